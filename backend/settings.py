@@ -1,0 +1,121 @@
+"""The only reader of the environment: `ATTUNE_…` variables → one `Settings`.
+
+An unknown `ATTUNE_…` name is an error, so that a typing mistake is never silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backend.errors import ConfigurationError
+
+_PREFIX = "ATTUNE_"
+
+
+class Settings(BaseModel):
+    """Every setting with its default; each field's description is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str = Field(
+        "embedded",
+        description="Base model: `embedded`, a Hugging Face Hub name, or a folder.",
+    )
+    model_revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N` for serving.")
+    trainer_device: str = Field("auto", description="The same for the trainer process.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Weights' type; `auto` takes bfloat16 where the hardware has it."
+    )
+    engine: Literal["local", "echo"] = Field(
+        "local", description="`local` (transformers) or `echo` (no model; for trying the pages)."
+    )
+    data_dir: Path = Field(Path("data"), description="Where the database and the versions live.")
+    cache_dir: Path = Field(
+        Path("~/.cache/attune"), description="Where the embedded model is kept once fetched."
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty means SQLite in the data folder."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    public_url: str = Field(
+        "", description="The address people use, when a proxy stands in front (https://…)."
+    )
+    signup: Literal["open", "invite", "closed"] = Field(
+        "open", description="Who may make an account: everybody, holders of an invite, nobody."
+    )
+    guests: bool = Field(True, description="Whether 'try it as a guest' is offered.")
+    session_days: int = Field(30, ge=1, le=365, description="Days until a session expires.")
+    embed: bool = Field(
+        False,
+        description="The page is shown in a cross-site frame (a Space): cookies SameSite=None.",
+    )
+    hf_client_id: str = Field("", description="Hugging Face OAuth client; empty turns it off.")
+    hf_client_secret: str = Field("", description="Its secret.", repr=False)
+    max_prompt_chars: int = Field(2000, ge=10, le=100_000, description="Longest own prompt.")
+    max_new_tokens: int = Field(160, ge=1, le=4096, description="Longest response, in tokens.")
+    temperature: float = Field(0.8, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
+    prefetch: int = Field(2, ge=0, le=8, description="Comparisons kept ready per active user.")
+    max_batch: int = Field(8, ge=2, le=256, description="Responses generated at once.")
+    blind_share: float = Field(
+        0.1, ge=0, le=1, description="Share of personal-against-generic pairs; never trained on."
+    )
+    base_share: float = Field(
+        0.1, ge=0, le=1, description="Share of pairs with a base response; against feedback loops."
+    )
+    trainer: bool = Field(True, description="Whether this process runs the scheduler and trainer.")
+    trainer_threads: int = Field(0, ge=0, description="Trainer's CPU threads; 0 means all cores.")
+    trainer_nice: int = Field(10, ge=0, le=19, description="How far training steps back (nice).")
+    engine_threads: int = Field(0, ge=0, description="Engine's CPU threads; 0 means all cores.")
+    tick_s: float = Field(2.0, gt=0, description="Seconds between looks at whether a round is due.")
+    round_min_choices: int = Field(10, ge=1, description="New choices that make a round due.")
+    round_max_wait_s: float = Field(
+        1800, gt=0, description="A round is due with fewer once the oldest has waited so long."
+    )
+    round_timeout_s: float = Field(3600, gt=0, description="A round that takes longer is failed.")
+    round_max_new: int = Field(64, ge=1, description="At most so many new pairs per round.")
+    round_replay: int = Field(10, ge=0, description="Older pairs trained on again per round.")
+    round_user_cap: int = Field(32, ge=1, description="At most so many pairs of one user a round.")
+    round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
+    learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
+    learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much is logged."
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL, SQLite in the data folder by default."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'attune.db').absolute()}"
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings from `environ`.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value does not fit; one line says which.
+    """
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(environ):
+        if name.startswith(_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(f"unknown setting {name}{hint}")
+    values = {
+        name: environ[key]
+        for name in Settings.model_fields
+        if (key := f"{_PREFIX}{name.upper()}") in environ
+    }
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{_PREFIX}{str(first['loc'][0]).upper()}"
+        raise ConfigurationError(f"{name}={first['input']!r}: {first['msg']}") from None

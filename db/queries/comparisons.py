@@ -1,0 +1,151 @@
+"""SQL for prompts, comparisons and choices. Takes a Session, never commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy.orm import Session, aliased, selectinload
+
+from db.models import Choice, Comparison, Prompt, Response
+
+# Verdicts that count as a choice; `skip` says nothing, `withdrawn` takes one back.
+COUNTED = ("a", "b", "tie", "both_bad")
+
+
+def effective() -> ColumnElement[bool]:
+    """True for a choice that no other choice supersedes."""
+    later = aliased(Choice)
+    return ~exists().where(later.supersedes_id == Choice.id)
+
+
+def _answered() -> ColumnElement[bool]:
+    """True for a comparison whose effective choice stands."""
+    return exists().where(
+        and_(Choice.comparison_id == Comparison.id, Choice.verdict != "withdrawn", effective())
+    )
+
+
+def _made_by(version_id: int) -> ColumnElement[bool]:
+    """True for a comparison whose responses this version made."""
+    return exists().where(
+        Response.comparison_id == Comparison.id, Response.version_id == version_id
+    )
+
+
+def _waiting(user_id: int) -> tuple[ColumnElement[bool], ...]:
+    """Conditions of a comparison made for this user ahead of time and not shown yet."""
+    return (
+        Comparison.user_id == user_id,
+        Comparison.shown_at.is_(None),
+        Comparison.retired_at.is_(None),
+    )
+
+
+def _whole(statement: Select[Comparison]) -> Select[Comparison]:
+    return statement.options(selectinload(Comparison.prompt), selectinload(Comparison.responses))
+
+
+def open_comparison(session: Session, user_id: int) -> Comparison | None:
+    """The unanswered comparison this user saw last, else None."""
+    latest = (
+        select(Comparison)
+        .where(Comparison.user_id == user_id, Comparison.shown_at.is_not(None), ~_answered())
+        .order_by(Comparison.shown_at.desc(), Comparison.id.desc())
+        .limit(1)
+    )
+    return session.scalars(_whole(latest)).first()
+
+
+def next_prefetched(session: Session, user_id: int) -> Comparison | None:
+    """The newest comparison made for this user and never shown."""
+    newest = select(Comparison).where(*_waiting(user_id)).order_by(Comparison.id.desc()).limit(1)
+    return session.scalars(_whole(newest)).first()
+
+
+def count_prefetched(session: Session, user_id: int, version_id: int) -> int:
+    """How many never-shown comparisons of this version wait for the user."""
+    statement = select(func.count(Comparison.id)).where(*_waiting(user_id), _made_by(version_id))
+    return session.scalar(statement) or 0
+
+
+def retire_prefetched(session: Session, user_id: int, version_id: int, at: datetime) -> None:
+    """Put away never-shown comparisons of other versions than `version_id`."""
+    session.execute(
+        update(Comparison).where(*_waiting(user_id), ~_made_by(version_id)).values(retired_at=at),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def comparison_of(session: Session, user_id: int, comparison_id: int) -> Comparison | None:
+    """The comparison, if it was issued to this user."""
+    statement = select(Comparison).where(
+        Comparison.id == comparison_id, Comparison.user_id == user_id
+    )
+    return session.scalars(_whole(statement)).first()
+
+
+def effective_choice(session: Session, comparison_id: int) -> Choice | None:
+    """The choice that stands for a comparison, `withdrawn` ones included."""
+    return session.scalars(
+        select(Choice).where(Choice.comparison_id == comparison_id, effective())
+    ).first()
+
+
+def last_standing_choice(session: Session, user_id: int) -> Choice | None:
+    """This user's newest effective choice that has not been withdrawn."""
+    return session.scalars(
+        select(Choice)
+        .where(Choice.user_id == user_id, Choice.verdict != "withdrawn", effective())
+        .order_by(Choice.id.desc())
+        .limit(1)
+    ).first()
+
+
+def choice_of(session: Session, user_id: int, choice_id: int) -> Choice | None:
+    """The choice, if this user made it."""
+    return session.scalars(
+        select(Choice).where(Choice.id == choice_id, Choice.user_id == user_id)
+    ).first()
+
+
+def count_choices(session: Session, user_id: int) -> int:
+    """How many choices of this user stand (skips not counted)."""
+    statement = select(func.count(Choice.id)).where(
+        Choice.user_id == user_id, Choice.verdict.in_(COUNTED), effective()
+    )
+    return session.scalar(statement) or 0
+
+
+def fresh_prompt_ids(session: Session, user_id: int) -> Sequence[int]:
+    """Bank prompts this user has not been issued yet."""
+    issued = exists().where(Comparison.prompt_id == Prompt.id, Comparison.user_id == user_id)
+    statement = select(Prompt.id).where(Prompt.owner_id.is_(None), Prompt.active, ~issued)
+    return session.scalars(statement.order_by(Prompt.id)).all()
+
+
+def stalest_prompt_ids(session: Session, user_id: int, limit: int) -> Sequence[int]:
+    """Bank prompts this user was issued longest ago."""
+    statement = (
+        select(Prompt.id)
+        .join(Comparison, Comparison.prompt_id == Prompt.id)
+        .where(Prompt.owner_id.is_(None), Prompt.active, Comparison.user_id == user_id)
+        .group_by(Prompt.id)
+        .order_by(func.max(Comparison.id))
+        .limit(limit)
+    )
+    return session.scalars(statement).all()
+
+
+def bank_keys(session: Session) -> set[str]:
+    """The keys of every bank prompt, retired ones included."""
+    keys = session.scalars(select(Prompt.bank_key).where(Prompt.bank_key.is_not(None)))
+    return {key for key in keys if key is not None}
+
+
+def probe_prompts(session: Session, limit: int) -> Sequence[Prompt]:
+    """Bank prompts for the gate's generated texts: always the first one of each topic."""
+    firsts = select(func.min(Prompt.id)).where(Prompt.owner_id.is_(None), Prompt.active)
+    statement = select(Prompt).where(Prompt.id.in_(firsts.group_by(Prompt.topic)))
+    return session.scalars(statement.order_by(Prompt.id).limit(limit)).all()

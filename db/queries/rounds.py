@@ -1,0 +1,157 @@
+"""SQL for rounds, versions, promotions and the trainer's lease. Takes a Session, never commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy.orm import Session, aliased, selectinload
+
+from db.models import (
+    Choice,
+    Comparison,
+    Promotion,
+    Response,
+    Round,
+    RoundPair,
+    TrainerLease,
+    User,
+    Version,
+)
+from db.queries.comparisons import COUNTED, effective
+
+_CONSUMING = ("new", "held_out", "no_pair")
+
+
+def consumed() -> ColumnElement[bool]:
+    """True for a choice whose verdict on its comparison a promoted round has used.
+
+    By comparison and verdict, not by choice: adding a reason later makes a new row, and must not
+    count the same verdict twice.
+    """
+    used = aliased(Choice)
+    return exists().where(
+        and_(
+            used.comparison_id == Choice.comparison_id,
+            used.verdict == Choice.verdict,
+            RoundPair.choice_id == used.id,
+            RoundPair.use.in_(_CONSUMING),
+            Round.id == RoundPair.round_id,
+            Round.status == "promoted",
+        )
+    )
+
+
+def _standing() -> Select[Choice]:
+    return select(Choice).where(Choice.verdict.in_(COUNTED), effective())
+
+
+def waiting_choices(session: Session) -> Sequence[Choice]:
+    """Every effective choice no promoted round has used, oldest first."""
+    return session.scalars(_standing().where(~consumed()).order_by(Choice.id)).all()
+
+
+def used_choices(session: Session, *, held_out: bool, limit: int) -> Sequence[Choice]:
+    """Newest effective a/b choices; held out: blind ones, else those already trained on."""
+    statement = (
+        _standing()
+        .join(Comparison, Comparison.id == Choice.comparison_id)
+        .where(Choice.verdict.in_(("a", "b")))
+    )
+    if held_out:
+        statement = statement.where(Comparison.purpose == "blind")
+    else:
+        statement = statement.where(Comparison.purpose != "blind", consumed())
+    return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
+
+
+def comparisons_by_id(session: Session, ids: Sequence[int]) -> dict[int, Comparison]:
+    """Comparisons with prompt and responses, by id."""
+    rows = session.scalars(
+        select(Comparison)
+        .where(Comparison.id.in_(ids))
+        .options(selectinload(Comparison.prompt), selectinload(Comparison.responses))
+    )
+    return {row.id: row for row in rows}
+
+
+def last_trained_at(session: Session) -> dict[int, datetime]:
+    """User id → end of the last promoted round that trained on a choice of theirs."""
+    statement = (
+        select(Choice.user_id, func.max(Round.ended_at))
+        .join(RoundPair, RoundPair.choice_id == Choice.id)
+        .join(Round, Round.id == RoundPair.round_id)
+        .where(Round.status == "promoted", RoundPair.use.in_(("new", "replay")))
+        .group_by(Choice.user_id)
+    )
+    return {user_id: at for user_id, at in session.execute(statement) if at is not None}
+
+
+def live_version(session: Session, base_identity: str) -> Version | None:
+    """The newest promoted, undamaged version that belongs to this base model."""
+    statement = (
+        select(Version)
+        .join(Promotion, Promotion.version_id == Version.id)
+        .where(Version.base_identity == base_identity, Version.damaged_at.is_(None))
+        .order_by(Promotion.id.desc())
+        .limit(1)
+    )
+    return session.scalars(statement).first()
+
+
+def versions(session: Session) -> Sequence[tuple[Version, int]]:
+    """Every version, newest first, with the number of responses it made."""
+    made = (
+        select(func.count(Response.id)).where(Response.version_id == Version.id).scalar_subquery()
+    )
+    statement = select(Version, made).order_by(Version.id.desc())
+    return [(version, count) for version, count in session.execute(statement)]
+
+
+def recent_rounds(session: Session, limit: int) -> Sequence[Round]:
+    """The newest rounds with their pairs, newest first."""
+    return session.scalars(
+        select(Round).options(selectinload(Round.pairs)).order_by(Round.id.desc()).limit(limit)
+    ).all()
+
+
+def running_round(session: Session) -> Round | None:
+    """The round under way, if any."""
+    return session.scalars(select(Round).where(Round.status == "running")).first()
+
+
+def failures_since_success(session: Session) -> tuple[int, datetime | None]:
+    """How many rounds failed or were refused since the last promoted one, and when the last did."""
+    last_good = select(func.coalesce(func.max(Round.id), 0)).where(Round.status == "promoted")
+    statement = select(func.count(Round.id), func.max(Round.ended_at)).where(
+        Round.id > last_good.scalar_subquery(), Round.status.in_(("failed", "refused"))
+    )
+    count, ended_at = session.execute(statement).one()
+    return count, ended_at
+
+
+def lock_lease(session: Session) -> TrainerLease | None:
+    """The lease row, locked until the transaction ends."""
+    return session.scalars(select(TrainerLease).with_for_update()).first()
+
+
+def fail_running(session: Session, before_epoch: int, reason: str, at: datetime) -> int:
+    """Mark rounds of earlier leases that never ended as failed; returns how many."""
+    result = session.execute(
+        update(Round)
+        .where(Round.status == "running", Round.lease_epoch < before_epoch)
+        .values(status="failed", reason=reason, ended_at=at, progress=None),
+        execution_options={"synchronize_session": False},
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def users_with_counts(session: Session) -> Sequence[tuple[User, int, int, datetime | None]]:
+    """Every user with choices that stand, how many are consumed, and the time of the last one."""
+    mine = (Choice.user_id == User.id, Choice.verdict.in_(COUNTED), effective())
+    count = select(func.count(Choice.id)).where(*mine).scalar_subquery()
+    used = select(func.count(Choice.id)).where(*mine, consumed()).scalar_subquery()
+    last = select(func.max(Choice.created_at)).where(*mine).scalar_subquery()
+    statement = select(User, count, used, last).order_by(count.desc(), User.id)
+    return [(user, n, m, at) for user, n, m, at in session.execute(statement)]

@@ -1,0 +1,91 @@
+"""Every number a round is trained with, in one frozen record that is saved beside the round.
+
+Knows nothing of torch, files or databases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfig:
+    """Bounds a round must keep before it may become a version.
+
+    Attributes:
+        held_out_loss_tolerance: how much the mean held-out loss (nats) may rise over the parent's.
+        max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
+            touched user's generated text may exceed that of the base model's own text.
+        min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
+        max_repetition: largest share of repeated 4-grams in one user's generated text.
+        probe_prompts: prompts generated per touched user.
+        probe_users: at most so many touched users are probed, most choices first.
+        probe_new_tokens: length limit of a probe text.
+    """
+
+    held_out_loss_tolerance: float = 0.10
+    max_chosen_logp_drop_nats: float = 1.0
+    max_nll_rise_nats: float = 0.5
+    min_length_ratio: float = 0.15
+    max_length_ratio: float = 3.0
+    max_repetition: float = 0.5
+    probe_prompts: int = 3
+    probe_users: int = 4
+    probe_new_tokens: int = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The recipe of one round (P-DPO, arXiv 2402.05133, with DPOP, arXiv 2402.13228, and NLL).
+
+    Attributes:
+        prefix_tokens: P, soft-prompt tokens per user vector.
+        prefix_init_text: e₀ starts at the embeddings of these words, repeated or cut to P tokens.
+        beta: β, inverse temperature of the implicit reward (summed log-probs, nats).
+        alpha: α, weight of the user's own term against the generic term, in [0, 1].
+        dpop_lambda: λ, penalty on a chosen response that becomes less likely than under the base.
+        nll_weight: weight of the chosen response's mean negative log-likelihood per token.
+        learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
+        epochs: passes over a round's pairs.
+        batch_pairs: pairs per optimizer step.
+        clip_norm_adapter: gradient-norm bound on the adapter.
+        lora_rank, lora_alpha, lora_targets: the shared adapter.
+        seed: orders the pairs and starts the adapter.
+    """
+
+    prefix_tokens: int = 8
+    prefix_init_text: str = "You are a helpful and friendly assistant."
+    beta: float = 0.1
+    alpha: float = 0.5
+    dpop_lambda: float = 5.0
+    nll_weight: float = 1.0
+    learning_rate_adapter: float = 5e-4
+    learning_rate_vector: float = 2e-3
+    epochs: int = 2
+    batch_pairs: int = 4
+    clip_norm_adapter: float = 1.0
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    seed: int = 0
+    gate: GateConfig = GateConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` turns back into an equal record."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TrainConfig:
+        """The record written by `to_json`.
+
+        Raises:
+            ValueError: a key is unknown.
+        """
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
+        values = dict(data)
+        values["lora_targets"] = tuple(values["lora_targets"])
+        values["gate"] = GateConfig(**values["gate"])
+        return cls(**values)

@@ -1,0 +1,141 @@
+"""Messages and a user vector → token ids, embeddings and masks. Training and serving share it.
+
+A user vector stands where the chat template puts the system message; a template without a system
+message gets it at the head of the first user message. Message texts are tokenized as plain text:
+a person who types `<|im_end|>` writes eight characters, not the end of a turn.
+
+Knows nothing of users, adapters or generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jinja2.exceptions import TemplateError
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from trainer.types import Message
+
+_PREFIX_MARK = "\ue000PREFIX\ue000"
+_TEXT_MARK = "\ue000TEXT\ue000"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """Token ids of a rendered prompt, generation prompt included.
+
+    Attributes:
+        token_ids: (T,) ids; the P places of the prefix hold an arbitrary id.
+        prefix_start: index of the first prefix place, None without a prefix.
+    """
+
+    token_ids: tuple[int, ...]
+    prefix_start: int | None
+
+
+class PromptFormat:
+    """The chat template of one tokenizer, with room for P prefix tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prefix_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.prefix_tokens = prefix_tokens
+
+    def encode(self, messages: Sequence[Message], *, with_prefix: bool) -> EncodedPrompt:
+        """Token ids of `messages`, ready for a response to follow.
+
+        Without a prefix the result is the template's own rendering (π_ref's prompt).
+
+        Raises:
+            ValueError: there is no message, or the last one is not the user's.
+        """
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("a prompt ends with a message of the user")
+        text = self._render([m["role"] for m in messages], with_prefix)
+        ids: list[int] = []
+        prefix_start: int | None = None
+        contents = iter(m["content"] for m in messages)
+        for piece in _split_marks(text):
+            if piece == _PREFIX_MARK:
+                prefix_start = len(ids)
+                ids.extend([0] * self.prefix_tokens)
+            elif piece == _TEXT_MARK:
+                ids.extend(self._tokenize(next(contents), special=False))
+            else:
+                ids.extend(self._tokenize(piece, special=True))
+        return EncodedPrompt(tuple(ids), prefix_start)
+
+    def _render(self, roles: Sequence[str], with_prefix: bool) -> str:
+        """The template's text with marks where the prefix and the message texts belong."""
+        turns = [{"role": role, "content": _TEXT_MARK} for role in roles]
+        if not with_prefix:
+            return self._apply(turns)
+        if turns[0]["role"] == "system":
+            turns[0] = {"role": "system", "content": f"{_PREFIX_MARK}\n{_TEXT_MARK}"}
+            return self._apply(turns)
+        try:
+            text = self._apply([{"role": "system", "content": _PREFIX_MARK}, *turns])
+        except TemplateError:
+            text = ""
+        if _PREFIX_MARK in text:
+            return text
+        first = {"role": turns[0]["role"], "content": f"{_PREFIX_MARK}\n{_TEXT_MARK}"}
+        return self._apply([first, *turns[1:]])
+
+    def _apply(self, turns: list[dict[str, str]]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        return list(
+            self.tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=not special
+            )
+        )
+
+
+def _split_marks(text: str) -> list[str]:
+    """`text` cut at its marks, marks kept, empty pieces dropped."""
+    pieces = [text]
+    for mark in (_PREFIX_MARK, _TEXT_MARK):
+        cut: list[str] = []
+        for piece in pieces:
+            if piece in (_PREFIX_MARK, _TEXT_MARK):
+                cut.append(piece)
+                continue
+            parts = piece.split(mark)
+            for index, part in enumerate(parts):
+                if index:
+                    cut.append(mark)
+                if part:
+                    cut.append(part)
+        pieces = cut
+    return pieces
+
+
+def embed(embedding: nn.Module, ids: Tensor, starts: Sequence[int | None], prefixes: Sequence[Tensor | None]) -> Tensor:
+    """Input embeddings with each row's user vector in its prefix places.
+
+    Args:
+        embedding: the model's token embedding.
+        ids: (B, T) token ids.
+        starts: per row the first prefix place, None without a prefix.
+        prefixes: per row the user vector (P, H), None without one.
+
+    Returns:
+        (B, T, H); gradients flow into the prefixes.
+    """
+    rows = embedding(ids)
+    placed = []
+    for row, start, prefix in zip(rows, starts, prefixes, strict=True):
+        if start is None or prefix is None:
+            placed.append(row)
+            continue
+        end = start + prefix.shape[0]
+        placed.append(torch.cat([row[:start], prefix.to(row.dtype), row[end:]]))
+    return torch.stack(placed)
