@@ -13,6 +13,8 @@ AttuneError
 
 from __future__ import annotations
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 
 class AttuneError(Exception):
     """An expected error; `str(error)` is fit for people."""
@@ -52,3 +54,12 @@ class TooManyRequests(AttuneError):
 
 class Unavailable(AttuneError):
     """Something this needs is not there right now; trying again later may work."""
+
+
+def friendly(error: Exception) -> str | None:
+    """The sentence a person reads for an expected error; None when it is not one."""
+    if isinstance(error, AttuneError):
+        return str(error)
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return "The database does not answer right now. Nothing was lost; please try again soon."
+    return None

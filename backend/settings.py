@@ -113,9 +113,23 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         for name in Settings.model_fields
         if (key := f"{_PREFIX}{name.upper()}") in environ
     }
+    values = _space_values(environ) | values
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{_PREFIX}{str(first['loc'][0]).upper()}"
         raise ConfigurationError(f"{name}={first['input']!r}: {first['msg']}") from None
+
+
+def _space_values(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a Hugging Face Space says of itself; an `ATTUNE_…` variable wins over it."""
+    values = {}
+    if host := environ.get("SPACE_HOST"):
+        values |= {"embed": "true", "host": "0.0.0.0", "public_url": f"https://{host}"}  # noqa: S104
+    if client_id := environ.get("OAUTH_CLIENT_ID"):
+        values |= {
+            "hf_client_id": client_id,
+            "hf_client_secret": environ.get("OAUTH_CLIENT_SECRET", ""),
+        }
+    return values

@@ -306,3 +306,4 @@ class TrainerLease(Base):
     holder: Mapped[str] = mapped_column(String(128))
     epoch: Mapped[int]
     expires_at: Mapped[datetime]
+    asked_at: Mapped[datetime | None]  # somebody wants a round now

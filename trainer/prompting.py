@@ -85,17 +85,13 @@ class PromptFormat:
         return self._apply([first, *turns[1:]])
 
     def _apply(self, turns: list[dict[str, str]]) -> str:
-        text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
-        )
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return text
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
         return list(
-            self.tokenizer.encode(
-                text, add_special_tokens=False, split_special_tokens=not special
-            )
+            self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
         )
 
 
@@ -118,7 +114,12 @@ def _split_marks(text: str) -> list[str]:
     return pieces
 
 
-def embed(embedding: nn.Module, ids: Tensor, starts: Sequence[int | None], prefixes: Sequence[Tensor | None]) -> Tensor:
+def embed(
+    embedding: nn.Module,
+    ids: Tensor,
+    starts: Sequence[int | None],
+    prefixes: Sequence[Tensor | None],
+) -> Tensor:
     """Input embeddings with each row's user vector in its prefix places.
 
     Args:

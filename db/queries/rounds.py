@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from db.models import (
@@ -43,21 +43,31 @@ def consumed() -> ColumnElement[bool]:
     )
 
 
-def _standing() -> Select[Choice]:
-    return select(Choice).where(Choice.verdict.in_(COUNTED), effective())
+def waiting_choices(session: Session) -> Sequence[tuple[Choice, str]]:
+    """Every effective choice no promoted round has used, with its purpose, oldest first."""
+    statement = (
+        select(Choice, Comparison.purpose)
+        .join(Comparison, Comparison.id == Choice.comparison_id)
+        .where(Choice.verdict.in_(COUNTED), effective(), ~consumed())
+        .order_by(Choice.id)
+    )
+    return [(choice, purpose) for choice, purpose in session.execute(statement)]
 
 
-def waiting_choices(session: Session) -> Sequence[Choice]:
-    """Every effective choice no promoted round has used, oldest first."""
-    return session.scalars(_standing().where(~consumed()).order_by(Choice.id)).all()
+def count_waiting(session: Session) -> int:
+    """How many effective choices no promoted round has used."""
+    statement = select(func.count(Choice.id)).where(
+        Choice.verdict.in_(COUNTED), effective(), ~consumed()
+    )
+    return session.scalar(statement) or 0
 
 
 def used_choices(session: Session, *, held_out: bool, limit: int) -> Sequence[Choice]:
     """Newest effective a/b choices; held out: blind ones, else those already trained on."""
     statement = (
-        _standing()
+        select(Choice)
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(("a", "b")))
+        .where(Choice.verdict.in_(("a", "b")), effective())
     )
     if held_out:
         statement = statement.where(Comparison.purpose == "blind")
@@ -74,6 +84,11 @@ def comparisons_by_id(session: Session, ids: Sequence[int]) -> dict[int, Compari
         .options(selectinload(Comparison.prompt), selectinload(Comparison.responses))
     )
     return {row.id: row for row in rows}
+
+
+def choices_by_id(session: Session, ids: Sequence[int]) -> dict[int, Choice]:
+    """Choices by id."""
+    return {row.id: row for row in session.scalars(select(Choice).where(Choice.id.in_(ids)))}
 
 
 def last_trained_at(session: Session) -> dict[int, datetime]:
@@ -98,6 +113,11 @@ def live_version(session: Session, base_identity: str) -> Version | None:
         .limit(1)
     )
     return session.scalars(statement).first()
+
+
+def version_of_round(session: Session, round_id: int) -> Version | None:
+    """The version a round became, if it was promoted."""
+    return session.scalars(select(Version).where(Version.round_id == round_id)).first()
 
 
 def versions(session: Session) -> Sequence[tuple[Version, int]]:
@@ -129,6 +149,11 @@ def failures_since_success(session: Session) -> tuple[int, datetime | None]:
     )
     count, ended_at = session.execute(statement).one()
     return count, ended_at
+
+
+def lease(session: Session) -> TrainerLease | None:
+    """The lease row as it stands."""
+    return session.scalars(select(TrainerLease)).first()
 
 
 def lock_lease(session: Session) -> TrainerLease | None:

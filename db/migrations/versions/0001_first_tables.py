@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(length=128), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("asked_at", UtcDateTime(), nullable=True),
         sa.CheckConstraint("id = 1", name=op.f("ck_trainer_lease_single")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trainer_lease")),
     )

@@ -1,0 +1,59 @@
+# Two commands matter: `make run` and `make test`. Both start from nothing but Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := app.py ui backend db trainer benchmarks dev tests
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test check fix bench-loop chromium clean help
+
+help:
+	@echo "make run         start Attune; prints its address and a link for the first admin"
+	@echo "make test        checks and every test, on the real model, Chromium and Postgres"
+	@echo "make check       ruff and mypy"
+	@echo "make fix         format and mend what ruff can"
+	@echo "make bench-loop  measure the loop; one JSON line last"
+
+run: $(VENV)/ready
+	@$(BIN)/python app.py
+
+test: check chromium
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+fix: $(VENV)/ready-dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench-loop: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.loop
+
+# Debian's Chromium where no browser is found; the tests drive whichever there is.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
+		echo "installing Chromium from Debian's packages"; \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Attune needs Python 3.11 or newer; set PYTHON=…"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/ready: $(VENV)/created requirements.txt
+	@echo "installing requirements into $(VENV)"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

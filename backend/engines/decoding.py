@@ -1,0 +1,150 @@
+"""Rows decoding side by side over one key/value cache: join, advance by a token, leave.
+
+Rows are left-padded to a common width; a row may join while others are half way and leaves when it
+is done, so nobody waits for a neighbour. Weights are whatever the model has when a method is
+called. Knows nothing of requests, sampling, versions or threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+
+def check_cache(model: PreTrainedModel) -> None:
+    """Make sure that rows of the model's cache can be cut apart and put together.
+
+    Raises:
+        ValueError: the model keeps more than keys and values per token (a recurrent state).
+    """
+    layers = DynamicCache(config=model.config).layers
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        raise ValueError(f"{type(model).__name__} does not keep plain keys and values; unsupported")
+
+
+class RowCache(Cache):
+    """Keys and values (B, heads, T, D) of every layer, whose rows can be taken and put together.
+
+    Every layer is kept whole; a sliding window is left to the attention mask.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+
+    def take(self, rows: Tensor, skip: int = 0) -> None:
+        """Only these rows (repeats allowed), without their first `skip` positions."""
+        for layer in self._layers():
+            layer.keys = layer.keys[rows, :, skip:]
+            layer.values = layer.values[rows, :, skip:]
+
+    def append(self, other: RowCache) -> None:
+        """The rows of `other` behind those that are here, all left-padded to one width."""
+        width = max(self.get_seq_length(), other.get_seq_length())
+        for layer, new in zip(self._layers(), other._layers(), strict=True):
+            layer.keys = torch.cat([_pad(layer.keys, width), _pad(new.keys, width)])
+            layer.values = torch.cat([_pad(layer.values, width), _pad(new.values, width)])
+
+    def _layers(self) -> list[DynamicLayer]:
+        return cast(list[DynamicLayer], self.layers)
+
+
+def _pad(states: Tensor, width: int) -> Tensor:
+    return nn.functional.pad(states, (0, 0, width - states.shape[-2], 0))
+
+
+class DecodingBatch:
+    """B rows of keys, values and the logits of each row's next token."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._cache = RowCache()
+        self._lengths = torch.zeros(0, dtype=torch.long, device=model.device)
+        self.logits = torch.zeros(0, model.config.get_text_config().vocab_size)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def join(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
+        """Read prompts and append rows for them behind those that are there.
+
+        Args:
+            prompts: input embeddings (T, H) each.
+            copies: rows made of each prompt, which is read once.
+        """
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
+        width = int(lengths.max())
+        embeds = prompts[0].new_zeros(len(prompts), width, prompts[0].shape[-1])
+        for row, prompt in zip(embeds, prompts, strict=True):
+            row[width - len(prompt) :] = prompt
+        positions = (torch.arange(width, device=lengths.device) - (width - lengths)[:, None]).clamp(
+            min=0
+        )
+        cache = RowCache()
+        logits = self._forward(cache, lengths, width, positions, inputs_embeds=embeds)
+        rows = torch.arange(len(prompts), device=lengths.device).repeat_interleave(
+            torch.tensor(copies, device=lengths.device)
+        )
+        if any(count > 1 for count in copies):
+            cache.take(rows)
+        self._append(cache, lengths[rows], logits[rows])
+
+    def advance(self, token_ids: Tensor) -> None:
+        """Read one token (B,) per row; `logits` are then those of the next one."""
+        positions = self._lengths[:, None]
+        self._lengths = self._lengths + 1
+        self.logits = self._forward(
+            self._cache, self._lengths, self._width + 1, positions, input_ids=token_ids[:, None]
+        )
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all rows but these leave."""
+        if len(rows) == len(self):
+            return
+        index = torch.tensor(rows, dtype=torch.long, device=self._lengths.device)
+        self.logits = self.logits[index]
+        width = self._width
+        self._lengths = self._lengths[index]
+        if not rows:
+            self._cache = RowCache()
+            return
+        spare = width - int(self._lengths.max())  # padding that only those who leave needed
+        self._cache.take(index, spare)
+
+    @property
+    def _width(self) -> int:
+        return self._cache.get_seq_length()
+
+    def _append(self, cache: RowCache, lengths: Tensor, logits: Tensor) -> None:
+        if not len(self):
+            self._cache, self._lengths, self.logits = cache, lengths, logits
+            return
+        self._cache.append(cache)
+        self._lengths = torch.cat([self._lengths, lengths])
+        self.logits = torch.cat([self.logits, logits])
+
+    def _forward(
+        self, cache: RowCache, lengths: Tensor, width: int, positions: Tensor, **inputs: Tensor
+    ) -> Tensor:
+        """Logits (B, V) behind the last token; `cache` grows."""
+        padding = width - lengths
+        mask = None  # no mask at all keeps attention on its fast path
+        if bool(padding.any()):
+            mask = (torch.arange(width, device=lengths.device) >= padding[:, None]).long()
+        made: CausalLMOutputWithPast = self._model(
+            **inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        assert made.logits is not None
+        return made.logits[:, -1]
+
+

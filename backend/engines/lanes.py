@@ -1,0 +1,104 @@
+"""Rows that share weights, decoded together: requests on one side, tensors on the other.
+
+A lane serves one version, or the base model. While an old version's rows finish, a new version's
+lane runs beside it, step by step in turn. Knows nothing of queues and threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from transformers import PreTrainedModel
+
+from backend.engines.base import Condition
+from backend.engines.calls import Call, Row
+from backend.engines.decoding import DecodingBatch
+from backend.engines.sampling import RowSampler, draw
+from backend.engines.weights import Weights
+from trainer.artifacts import UserVectors
+from trainer.prompting import embed
+
+
+class Lane:
+    """The rows decoding under one set of weights."""
+
+    def __init__(self, model: PreTrainedModel, weights: Weights) -> None:
+        self.weights = weights
+        self._model = model
+        self._batch = DecodingBatch(model)
+        self._rows: list[tuple[Call, Row, RowSampler]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that have rows here, each once."""
+        return list(dict.fromkeys(call for call, _, _ in self._rows))
+
+    def admit(self, call: Call, rows: Sequence[Row], vectors: UserVectors) -> None:
+        """Let rows of `call` join; equal prompts are read once. The weights must be in place."""
+        groups: dict[object, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(row.prompt_key, []).append(row)
+        for row in chain.from_iterable(groups.values()):
+            self._rows.append((call, row, RowSampler(row.request.sampling)))
+        prompts = [self._embed(group[0], vectors) for group in groups.values()]
+        self._batch.join(prompts, [len(group) for group in groups.values()])
+
+    def step(self) -> int:
+        """One token for every row, then those that are done leave; the tokens made.
+
+        Raises:
+            ArithmeticError: the model's logits are not finite.
+        """
+        self._let_go()
+        if not self._rows:
+            return 0
+        logits = self._batch.logits
+        if not bool(logits.isfinite().all()):
+            raise ArithmeticError("the model produced numbers that are not finite")
+        tokens = draw(logits, [sampler for _, _, sampler in self._rows])
+        for (_, row, _), token in zip(self._rows, tokens.tolist(), strict=True):
+            row.token_ids.append(token)
+        made = len(self._rows)
+        stay = [index for index, (_, row, _) in enumerate(self._rows) if not row.complete]
+        for call in self._leave(stay):
+            call.show()
+        if stay:
+            self._batch.advance(tokens[stay])
+        return made
+
+    def _let_go(self) -> None:
+        """Rows whose call was cancelled, or failed elsewhere, leave with what they have."""
+        wanted = [
+            index
+            for index, (call, _, _) in enumerate(self._rows)
+            if not (call.generation.cancelled or call.generation.over)
+        ]
+        self._leave(wanted)
+
+    def _leave(self, stay: Sequence[int]) -> list[Call]:
+        """Close all rows but those at `stay`; the calls there were before."""
+        calls = self.calls
+        if len(stay) < len(self._rows):
+            for index in set(range(len(self._rows))).difference(stay):
+                call, row, _ = self._rows[index]
+                call.close_row(row)
+            self._batch.keep(stay)
+            self._rows = [self._rows[index] for index in stay]
+        return calls
+
+    def _embed(self, row: Row, vectors: UserVectors) -> torch.Tensor:
+        """Input embeddings (T, H) of a row's prompt with its user vector in place."""
+        request = row.request
+        prefix = None
+        if request.condition is not Condition.BASE:
+            personal = request.condition is Condition.PERSONAL
+            prefix = vectors.vector(request.user_id if personal else None)
+        ids = torch.tensor([row.prompt.token_ids], device=self._model.device)
+        return embed(
+            self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix]
+        )[0]

@@ -1,0 +1,164 @@
+"""The one thread that runs the model: takes calls and scoring jobs, steps lanes in turn.
+
+Knows nothing of tokenizers and artifacts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from backend.engines.base import EngineClosed, EngineFailed
+from backend.engines.calls import Call, CallQueue
+from backend.engines.decoding import check_cache
+from backend.engines.lanes import Lane
+from backend.engines.weights import Weights, WeightSets
+from trainer.batching import Row
+from trainer.scoring import check_head, response_logps
+
+# What running a model may raise; anything else is a fault of ours and ends the thread, loudly.
+_MODEL_ERRORS = (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError)
+_SCORED_TOKENS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A reading of the engine's counters, since its start.
+
+    Attributes:
+        tokens: generated, over all rows.
+        steps: times a lane produced one token for each of its rows.
+        running_rows, waiting_calls: at this moment.
+        swaps: versions taken over.
+        last_stall_s, max_stall_s: how long decoding stood still while other weights (another
+            version's or the base model's) were put in place.
+    """
+
+    tokens: int = 0
+    steps: int = 0
+    running_rows: int = 0
+    waiting_calls: int = 0
+    swaps: int = 0
+    last_stall_s: float = 0.0
+    max_stall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreJob:
+    """Responses to score under one prefix (P, H) or none; weights None: the base model's."""
+
+    rows: Sequence[Row]
+    prefix: Tensor | None
+    weights: Weights | None
+    future: Future[tuple[float, ...]]
+
+
+class ModelThread:
+    """Owns a model from construction to `close`; every method may be called from any thread."""
+
+    def __init__(self, model: PreTrainedModel, *, max_rows: int, threads: int) -> None:
+        """Start the thread.
+
+        Raises:
+            ValueError: the model is of an unsupported kind.
+        """
+        check_cache(model)
+        check_head(model)
+        self.weight_sets = WeightSets(model)
+        self._model = model
+        self._threads = threads
+        self._lanes: list[Lane] = []  # the thread's own
+        self._wake = threading.Condition()  # guards what follows
+        self._queue = CallQueue(max_rows)
+        self._jobs: list[ScoreJob] = []
+        self._closing = False
+        self._stats = EngineStats()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def put(self, work: Call | ScoreJob) -> None:
+        """Queue work.
+
+        Raises:
+            EngineClosed.
+        """
+        with self._wake:
+            self.check_open()
+            if isinstance(work, Call):
+                self._queue.put(work)
+            else:
+                self._jobs.append(work)
+            self._wake.notify_all()
+
+    def check_open(self) -> None:
+        """Raise `EngineClosed` after `close`."""
+        if self._closing:
+            raise EngineClosed("the engine was stopped")
+
+    def count_swap(self) -> None:
+        with self._wake:
+            self._stats = replace(self._stats, swaps=self._stats.swaps + 1)
+
+    def stats(self) -> EngineStats:
+        with self._wake:
+            return replace(
+                self._stats,
+                running_rows=sum(len(lane) for lane in self._lanes),
+                waiting_calls=len(self._queue),
+            )
+
+    def close(self) -> None:
+        """Stop after the current token and wait for the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            with torch.inference_mode():
+                while self._turn():
+                    pass
+        finally:
+            self._end()
+
+    def _turn(self) -> bool:
+        """Start what waits, then one token for every running row; False when closing."""
+        with self._wake:
+            self._wake.wait_for(
+                lambda: self._closing or self._jobs or len(self._queue) or self._lanes
+            )
+            if self._closing:
+                return False
+            jobs, self._jobs = self._jobs, []
+            gone = self._queue.take_cancelled()
+            calls = self._queue.take(sum(len(lane) for lane in self._lanes))
+        for call in gone:
+            call.close_all()
+        for job in jobs:
+            self._score(job)
+        for call in calls:
+            self._start(call)
+        for lane in self._lanes:
+            self._step(lane)
+        self._lanes = [lane for lane in self._lanes if len(lane)]
+        return True
+
+    def _start(self, call: Call) -> None:
+        call.start()
+        for weights in (self.weight_sets.base, call.version.weights):
+            is_base = weights is self.weight_sets.base
+            rows = [row for row in call.rows if row.is_base == is_base]
+            if rows:
+                self._admit(call, rows, weights)
+
+    def _admit(self, call: Call, rows: Sequence[Row], weights: Weights) -> None: ...

@@ -1,0 +1,40 @@
+"""A version's artifact → what the local engine serves: merged weights, user vectors, prompt format.
+
+Knows nothing of requests and threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.engines.base import VersionRef
+from backend.engines.weights import Weights, WeightSets
+from trainer.artifacts import ArtifactDamaged, UserVectors, load_version
+from trainer.language_model import LanguageModel
+from trainer.prompting import PromptFormat
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """Adapter and vectors of one version; they are only ever exchanged together."""
+
+    ref: VersionRef
+    weights: Weights
+    vectors: UserVectors
+    prompts: PromptFormat
+
+
+def load(ref: VersionRef, base: LanguageModel, sets: WeightSets) -> LoadedVersion:
+    """Read and verify an artifact and merge its adapter, beside whatever is being served.
+
+    Raises:
+        ArtifactDamaged: a file is not as written, or does not fit the base model.
+    """
+    tensors = load_version(ref.path, base_identity=base.identity)
+    vectors = tensors.vectors
+    shape = (tensors.config.prefix_tokens, base.model.config.get_text_config().hidden_size)
+    for vector in (vectors.generic, *vectors.personal.values()):
+        if vector.shape != shape or not bool(vector.isfinite().all()):
+            raise ArtifactDamaged(f"{ref.path.name}: a user vector does not fit or is not finite")
+    prompts = PromptFormat(base.tokenizer, tensors.config.prefix_tokens)
+    return LoadedVersion(ref, sets.merge(tensors), vectors, prompts)

@@ -1,0 +1,77 @@
+"""One model, several sets of weights: the base model's and each served version's, merged.
+
+Merged weights cost nothing at decode time (LoRA applied beside them costs a third of it), and
+going over from one set to another is an assignment of pointers. Knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainer.artifacts import ArtifactDamaged, VersionTensors
+
+Weights = Mapping[str, Tensor]  # module name → its weight
+
+_ADAPTER_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+
+
+class WeightSets:
+    """The model's weights under names, and the one set that is in place.
+
+    `merge` may be called from any thread at any time: it reads base tensors, which never change.
+    `use` belongs to the thread that runs the model.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._linears = {
+            name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        }
+        self._base = {name: module.weight.data for name, module in self._linears.items()}
+        self.base: Weights = {}
+        self._in_place: Weights = self.base
+
+    @torch.no_grad()
+    def merge(self, version: VersionTensors) -> Weights:
+        """W + scale·B·A for every target of the version's adapter (Hu et al., arXiv 2106.09685).
+
+        Raises:
+            ArtifactDamaged: the adapter does not fit the model, or holds a non-finite number.
+        """
+        merged: dict[str, Tensor] = {}
+        for name, (a, b) in _factors(version.adapter).items():
+            base = self._base.get(name)
+            if base is None or base.shape != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
+                raise ArtifactDamaged(f"the adapter does not fit the base model at {name}")
+            delta = version.lora_scale * (b.to(base.device) @ a.to(base.device))
+            if not bool(delta.isfinite().all()):
+                raise ArtifactDamaged(f"the adapter holds a number that is not finite at {name}")
+            merged[name] = delta.add_(base).to(base.dtype)
+        return merged
+
+    def use(self, weights: Weights) -> bool:
+        """Put `weights` in place, the base model's where they name none; False if they were."""
+        if weights is self._in_place:
+            return False
+        for name in self._in_place.keys() | weights.keys():
+            self._linears[name].weight.data = weights.get(name, self._base[name])
+        self._in_place = weights
+        return True
+
+
+def _factors(adapter: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Module name → (A, B), from PEFT's checkpoint names."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in adapter.items():
+        match = _ADAPTER_NAME.fullmatch(key)
+        if match is None:
+            raise ArtifactDamaged(f"the adapter holds something else than LoRA weights: {key}")
+        found.setdefault(match["module"], {})[match["factor"]] = tensor
+    try:
+        return {name: (pair["A"], pair["B"]) for name, pair in found.items()}
+    except KeyError as missing:
+        raise ArtifactDamaged(f"the adapter misses a factor {missing}") from None

@@ -1,0 +1,226 @@
+"""Read models for the pages: frozen records, plain values, no ORM rows.
+
+The lab's snapshot is cached for a moment and shared by all viewers. Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from backend.errors import NotFound
+from db.models import Round, Version
+from db.queries import comparisons as comparison_queries
+from db.queries import rounds as queries
+from db.session import Database
+
+_SNAPSHOT_S = 2.0
+_ROUNDS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """The status line of the compare page.
+
+    Attributes:
+        choices: this user's choices that stand.
+        until_next: what the next update waits for, in words.
+    """
+
+    version: int
+    choices: int
+    until_next: str
+    training: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRow:
+    """One round in the lab's table; `progress` is empty unless it is running."""
+
+    id: int
+    status: str
+    started_at: datetime
+    seconds: float | None
+    new_pairs: int
+    replay_pairs: int
+    held_out_pairs: int
+    loss_first: float | None
+    loss_last: float | None
+    accuracy_last: float | None
+    reason: str
+    progress: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRow:
+    """One version; `responses` counts those it made."""
+
+    id: int
+    round_id: int | None
+    created_at: datetime
+    live: bool
+    damaged: bool
+    responses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRow:
+    """One user's choices; `consumed` of them went into a promoted round."""
+
+    id: int
+    username: str
+    role: str
+    simulated: bool
+    guest: bool
+    choices: int
+    consumed: int
+    last_choice_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabSnapshot:
+    """Everything the lab's tables show, at one moment."""
+
+    live_version: int | None
+    rounds: tuple[RoundRow, ...]
+    versions: tuple[VersionRow, ...]
+    users: tuple[UserRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """The gate's verdict on one round."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    figures: Mapping[str, float]
+    samples: tuple[Mapping[str, Any], ...]
+
+
+class Insights:
+    """What the pages may read."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        identity: str,
+        live_version: Callable[[], int],
+        min_choices: int,
+    ) -> None:
+        self._database = database
+        self._identity = identity
+        self._live_version = live_version
+        self._min_choices = min_choices
+        self._lock = threading.Lock()
+        self._snapshot: tuple[float, LabSnapshot] | None = None
+
+    def chip(self, user_id: int) -> Chip:
+        """The status line for this user."""
+        with self._database.read() as session:
+            choices = comparison_queries.count_choices(session, user_id)
+            waiting = queries.count_waiting(session)
+            training = queries.running_round(session) is not None
+        missing = max(0, self._min_choices - waiting)
+        if training:
+            until_next = "learning now"
+        elif missing == 0:
+            until_next = "learns in a moment"
+        else:
+            until_next = f"learns again in {missing}"
+        return Chip(self._live_version(), choices, until_next, training)
+
+    def lab(self) -> LabSnapshot:
+        """Tables of the lab, at most a moment old."""
+        with self._lock:
+            now = time.monotonic()
+            if self._snapshot is None or now - self._snapshot[0] > _SNAPSHOT_S:
+                self._snapshot = (now, self._read_lab())
+            return self._snapshot[1]
+
+    def curve(self, round_id: int) -> tuple[Mapping[str, float], ...]:
+        """One round's figures per optimizer step. Raises NotFound."""
+        return tuple(self._round(round_id).curve or ())
+
+    def gate(self, round_id: int) -> GateView | None:
+        """The gate's verdict, None before it has judged. Raises NotFound."""
+        gate = self._round(round_id).gate
+        if gate is None:
+            return None
+        return GateView(
+            gate["passed"], tuple(gate["reasons"]), gate["figures"], tuple(gate["samples"])
+        )
+
+    def _round(self, round_id: int) -> Round:
+        with self._database.read() as session:
+            row = session.get(Round, round_id)
+        if row is None:
+            raise NotFound(f"There is no round {round_id}.")
+        return row
+
+    def _read_lab(self) -> LabSnapshot:
+        with self._database.read() as session:
+            rounds = queries.recent_rounds(session, _ROUNDS_SHOWN)
+            versions = queries.versions(session)
+            users = queries.users_with_counts(session)
+            live = queries.live_version(session, self._identity)
+        live_id = live.id if live is not None else None
+        return LabSnapshot(
+            live_version=live_id,
+            rounds=tuple(_round_row(row) for row in rounds),
+            versions=tuple(_version_row(version, made, live_id) for version, made in versions),
+            users=tuple(
+                UserRow(
+                    id=user.id,
+                    username=user.username,
+                    role=user.role,
+                    simulated=user.is_simulated,
+                    guest=user.is_guest,
+                    choices=choices,
+                    consumed=consumed,
+                    last_choice_at=last_at,
+                )
+                for user, choices, consumed, last_at in users
+            ),
+        )
+
+
+def _version_row(version: Version, responses: int, live_id: int | None) -> VersionRow:
+    return VersionRow(
+        id=version.id,
+        round_id=version.round_id,
+        created_at=version.created_at,
+        live=version.id == live_id,
+        damaged=version.damaged_at is not None,
+        responses=responses,
+    )
+
+
+def _round_row(row: Round) -> RoundRow:
+    curve = row.curve or []
+    uses = [pair.use for pair in row.pairs]
+    ended = row.ended_at
+    return RoundRow(
+        id=row.id,
+        status=row.status,
+        started_at=row.started_at,
+        seconds=(ended - row.started_at).total_seconds() if ended else None,
+        new_pairs=uses.count("new"),
+        replay_pairs=uses.count("replay"),
+        held_out_pairs=uses.count("held_out"),
+        loss_first=curve[0].get("loss") if curve else None,
+        loss_last=curve[-1].get("loss") if curve else None,
+        accuracy_last=curve[-1].get("accuracy") if curve else None,
+        reason=row.reason or "",
+        progress=_progress(row),
+    )
+
+
+def _progress(row: Round) -> str:
+    if row.status != "running" or row.progress is None:
+        return ""
+    return f"{row.progress['phase']} {row.progress['step']}/{row.progress['steps']}"

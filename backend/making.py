@@ -1,0 +1,234 @@
+"""Comparisons being made: which two conditions, which side, generate, store in one transaction.
+
+A comparison exists in the database only once both responses are complete; until then it lives here,
+so that a page that is reloaded finds the same responses still streaming.
+Knows nothing of choices.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from backend.engines.base import (
+    Condition,
+    Engine,
+    EngineClosed,
+    EngineFailed,
+    Generated,
+    Generation,
+    GenerationRequest,
+    Priority,
+    Sampling,
+)
+from backend.errors import Unavailable
+from db.models import Comparison, Response
+from db.session import Database
+from trainer.types import Message
+
+_MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """The prompt a comparison is made for."""
+
+    prompt_id: int
+    text: str
+    topic: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a comparison will be: decided before a token is generated.
+
+    Attributes:
+        purpose: `learn` (two personal samples), `blind` (personal against generic, never trained
+            on) or `base` (personal against the untouched base model).
+        conditions: of sides A and B, in this order.
+        seeds: likewise.
+    """
+
+    purpose: str
+    conditions: tuple[Condition, Condition]
+    seeds: tuple[int, int]
+
+
+def draw_plan(rng: random.Random, *, blind_share: float, base_share: float) -> Plan:
+    """Draw why a comparison is made, its conditions and their sides. Pure but for `rng`."""
+    draw = rng.random()
+    if draw < blind_share:
+        purpose, other = "blind", Condition.GENERIC
+    elif draw < blind_share + base_share:
+        purpose, other = "base", Condition.BASE
+    else:
+        purpose, other = "learn", Condition.PERSONAL
+    conditions = (Condition.PERSONAL, other)
+    if rng.random() < 0.5:
+        conditions = (other, Condition.PERSONAL)
+    return Plan(purpose, conditions, (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED)))
+
+
+class Making:
+    """One comparison on its way to the database."""
+
+    stored: Future[int]  # the comparison's id, once it is in the database
+
+    def __init__(
+        self, prompt: PromptText, plan: Plan, generation: Generation, *, shown: bool
+    ) -> None:
+        self.prompt = prompt
+        self.plan = plan
+        self.generation = generation
+        self.shown = shown
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Texts of sides A and B as they grow.
+
+        Raises:
+            Unavailable: the model failed or was stopped.
+        """
+        try:
+            for texts in self.generation.stream():
+                yield texts[0], texts[1]
+        except (EngineFailed, EngineClosed) as error:
+            raise _unavailable() from error
+
+    def comparison_id(self, timeout_s: float) -> int:
+        """Wait until it is stored.
+
+        Raises:
+            Unavailable: the model or the database failed, or it took too long.
+        """
+        try:
+            return self.stored.result(timeout_s)
+        except (EngineFailed, EngineClosed, TimeoutError) as error:
+            raise _unavailable() from error
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("The model could not answer just now. Please try again.")
+
+
+class Maker:
+    """Starts comparisons and stores them when they are complete.
+
+    `making(user_id)` is the registry of those under way; each ends by itself even when no page
+    waits for it any more.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        engine: Engine,
+        *,
+        sampling: Sampling,
+        blind_share: float,
+        base_share: float,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._sampling = sampling
+        self._blind_share = blind_share
+        self._base_share = base_share
+        self._clock = clock
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._under_way: dict[int, list[Making]] = {}
+        self._waiters = ThreadPoolExecutor(max_workers=64, thread_name_prefix="making")
+
+    def start(self, user_id: int, prompt: PromptText, priority: Priority, *, shown: bool) -> Making:
+        """Begin a comparison for `user_id`.
+
+        Args:
+            shown: the user watches it being made.
+
+        Raises:
+            Unavailable: the engine is closed. ValueError: the prompt does not fit the model.
+        """
+        with self._lock:
+            plan = draw_plan(self._rng, blind_share=self._blind_share, base_share=self._base_share)
+        messages: tuple[Message, ...] = ({"role": "user", "content": prompt.text},)
+        requests = [
+            GenerationRequest(
+                messages=messages,
+                condition=condition,
+                user_id=user_id,
+                sampling=replace(self._sampling, seed=seed),
+            )
+            for condition, seed in zip(plan.conditions, plan.seeds, strict=True)
+        ]
+        try:
+            generation = self._engine.generate(requests, priority)
+        except EngineClosed as error:
+            raise _unavailable() from error
+        making = Making(prompt, plan, generation, shown=shown)
+        with self._lock:
+            self._under_way.setdefault(user_id, []).append(making)
+            making.stored = self._waiters.submit(self._finish, user_id, making)
+        return making
+
+    def under_way(self, user_id: int) -> tuple[Making, ...]:
+        """Comparisons being made for this user, oldest first."""
+        with self._lock:
+            return tuple(self._under_way.get(user_id, ()))
+
+    def close(self) -> None:
+        """Wait for the last ones to end; the engine must have been closed before."""
+        self._waiters.shutdown(wait=True)
+
+    def _finish(self, user_id: int, making: Making) -> int:
+        try:
+            return self._store(user_id, making, making.generation.result())
+        finally:
+            self._drop(user_id, making)
+
+    def _drop(self, user_id: int, making: Making) -> None:
+        with self._lock:
+            left = [other for other in self._under_way[user_id] if other is not making]
+            if left:
+                self._under_way[user_id] = left
+            else:
+                del self._under_way[user_id]
+
+    def _store(self, user_id: int, making: Making, responses: Sequence[Generated]) -> int:
+        now = self._clock()
+        with self._database.write() as session:
+            comparison = Comparison(
+                user_id=user_id,
+                prompt_id=making.prompt.prompt_id,
+                purpose=making.plan.purpose,
+                created_at=now,
+                shown_at=now if making.shown else None,
+            )
+            session.add(comparison)
+            session.flush()
+            rows = zip("AB", making.plan.conditions, making.plan.seeds, responses, strict=True)
+            for side, condition, seed, made in rows:
+                session.add(self._row(comparison.id, side, condition, seed, made))
+        return comparison.id
+
+    def _row(
+        self, comparison_id: int, side: str, condition: Condition, seed: int, made: Generated
+    ) -> Response:
+        return Response(
+            comparison_id=comparison_id,
+            side=side,
+            condition=condition.value,
+            version_id=made.version_id,
+            text=made.text,
+            token_ids=list(made.token_ids),
+            ended=made.ended,
+            seed=seed,
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            max_new_tokens=self._sampling.max_new_tokens,
+            seconds=made.seconds,
+        )

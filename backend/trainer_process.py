@@ -1,0 +1,154 @@
+"""The trainer as a child process: one at a time, low priority, restarted when it dies.
+
+Requests and reports are JSON lines (`trainer/worker.py` is the other end). The child ends when its
+standard input closes, so it never outlives this process, however this one ends.
+Knows nothing of the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from trainer.types import Phase, Progress, RoundFailed, RoundRequest, RoundResult
+
+_log = logging.getLogger(__name__)
+_ROOT = Path(__file__).parent.parent
+# OpenMP threads that wait by spinning take the cores from the engine.
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+class TrainerProcess:
+    """Starts the child on demand and runs one round at a time in it."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._command = [sys.executable, "-m", "trainer", *arguments]
+        self._child: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        child = self._child
+        return child.pid if child is not None and child.poll() is None else None
+
+    def start(self) -> None:
+        """Start the child if it is not running; returns before it has loaded the model."""
+        with self._starting:
+            if self._closed or self.pid is not None:
+                return
+            if self._child is not None:
+                _close_input(self._child)
+            lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+            child = subprocess.Popen(
+                self._command,
+                cwd=_ROOT,
+                env={**os.environ, **_QUIET_THREADS},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert child.stdout is not None
+            reader = threading.Thread(
+                target=_read, args=(child.stdout, lines), name="trainer-output", daemon=True
+            )
+            reader.start()
+            self._child, self._lines = child, lines
+
+    def run(
+        self, request: RoundRequest, on_progress: Callable[[Progress], None], timeout_s: float
+    ) -> RoundResult:
+        """Run one round in the child; blocks until it is finished.
+
+        Raises:
+            RoundFailed: the round failed, the child died, or the time is over.
+        """
+        self.start()
+        deadline = time.monotonic() + timeout_s
+        self._send(request)
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self._kill()
+                raise RoundFailed(f"the round took longer than {timeout_s:.0f} s") from None
+            if line is None:
+                raise RoundFailed(f"the trainer process ended ({self._exit_status()})")
+            result = _read_event(json.loads(line), request.round_id, on_progress)
+            if result is not None:
+                return result
+
+    def close(self) -> None:
+        """End the child, also in the middle of a round."""
+        with self._starting:
+            self._closed = True
+            self._kill()
+
+    def _send(self, request: RoundRequest) -> None:
+        child = self._child
+        if child is None or child.stdin is None:
+            raise RoundFailed("the trainer process is closed")
+        try:
+            child.stdin.write(json.dumps(request.to_json()) + "\n")
+            child.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise RoundFailed(f"the trainer process ended ({self._exit_status()})") from error
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            _close_input(self._child)
+
+    def _exit_status(self) -> str:
+        if self._child is None:
+            return "never started"
+        status = self._child.wait()
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _close_input(child: subprocess.Popen[str]) -> None:
+    """Close a dead child's input; what was still buffered for it has nobody to read it."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+
+
+def _read(stdout: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
+    for line in stdout:
+        lines.put(line)
+    lines.put(None)
+    stdout.close()
+
+
+def _read_event(
+    event: dict[str, Any], round_id: int, on_progress: Callable[[Progress], None]
+) -> RoundResult | None:
+    """The result if this event ends the round `round_id`; reports progress; skips the rest."""
+    if event.get("round_id") != round_id:
+        return None
+    if event["event"] == "done":
+        return RoundResult.from_json(event["result"])
+    if event["event"] == "failed":
+        raise RoundFailed(event["reason"])
+    on_progress(
+        Progress(
+            phase=Phase(event["phase"]),
+            step=event["step"],
+            steps=event["steps"],
+            figures=event["figures"],
+        )
+    )
+    return None

@@ -1,0 +1,232 @@
+"""One round: lease, choices → pairs, run, gate, promote. The engine follows through `Versions`.
+
+Whatever goes wrong, the round row says why, the old version stays live and its choices stay
+unconsumed. Knows nothing of schedules and of torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend import round_input, selection
+from backend.errors import Conflict
+from backend.lease import Lease
+from backend.round_input import RoundLimits
+from backend.versions import Versions
+from db.models import Round
+from db.queries import rounds as queries
+from db.session import Database
+from trainer.config import TrainConfig
+from trainer.types import Progress, RoundFailed, RoundRequest, RoundResult
+
+_log = logging.getLogger(__name__)
+_LOST = "the process that ran this round ended before the round did"
+
+
+class Trainer(Protocol):
+    """What runs a round: the trainer process."""
+
+    def run(
+        self, request: RoundRequest, on_progress: Callable[[Progress], None], timeout_s: float
+    ) -> RoundResult:
+        """Raises RoundFailed."""
+
+
+class Training:
+    """Decides when a round is due and takes it from choices to a promoted version."""
+
+    def __init__(
+        self,
+        database: Database,
+        trainer: Trainer,
+        versions: Versions,
+        lease: Lease,
+        *,
+        identity: str,
+        config: TrainConfig,
+        limits: RoundLimits,
+        min_choices: int,
+        max_wait: timedelta,
+        timeout_s: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._trainer = trainer
+        self._versions = versions
+        self._lease = lease
+        self._identity = identity
+        self._config = config
+        self._limits = limits
+        self._min_choices = min_choices
+        self._max_wait = max_wait
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="round")
+        self._running: Future[None] | None = None
+
+    @property
+    def min_choices(self) -> int:
+        """New choices that make a round due."""
+        return self._min_choices
+
+    def tick(self) -> None:
+        """Renew the lease and start a round if one is due; returns at once."""
+        epoch = self._lease.acquire()
+        if epoch is None or (self._running is not None and not self._running.done()):
+            return
+        self._bury_lost_rounds(epoch)
+        if self._is_due():
+            self._running = self._pool.submit(self._round, epoch)
+
+    def train_now(self) -> None:
+        """Make a round due at the next tick, whatever the counts.
+
+        Raises:
+            Conflict: no choice is waiting that could be learnt from, or no trainer runs.
+        """
+        with self._database.write() as session:
+            if not any(candidate.use == "new" for candidate in round_input.waiting(session)):
+                raise Conflict("There is no new choice to learn from.")
+            lease = queries.lock_lease(session)
+            if lease is None:
+                raise Conflict("No trainer is running.")
+            lease.asked_at = self._clock()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the round under way, if any. Raises TimeoutError."""
+        if self._running is not None:
+            self._running.result(timeout_s)
+
+    def close(self) -> None:
+        """Wait for the round thread and let the lease go; the trainer must have been closed."""
+        self._pool.shutdown(wait=True)
+        self._lease.release()
+
+    def _bury_lost_rounds(self, epoch: int) -> None:
+        # A round of our own epoch cannot be running here: `tick` returned if it were.
+        with self._database.write() as session:
+            queries.fail_running(session, epoch + 1, _LOST, self._clock())
+
+    def _is_due(self) -> bool:
+        with self._database.read() as session:
+            waiting = round_input.waiting(session)
+            failures, last_failure = queries.failures_since_success(session)
+            lease = queries.lease(session)
+        if lease is not None and lease.asked_at is not None:
+            return any(candidate.use == "new" for candidate in waiting)
+        return selection.is_due(
+            waiting,
+            now=self._clock(),
+            min_choices=self._min_choices,
+            max_wait=self._max_wait,
+            failures=failures,
+            last_failure=last_failure,
+        )
+
+    def _round(self, epoch: int) -> None:
+        """One round, whole. The job boundary: every failure ends in the round's row."""
+        try:
+            request = self._begin(epoch)
+        except SQLAlchemyError:
+            _log.exception("a round could not begin")
+            return
+        try:
+            result = self._trainer.run(request, self._reporter(request.round_id), self._timeout_s)
+            self._finish(request, result, epoch)
+            self._versions.follow()
+        except RoundFailed as error:
+            self._fail(request, str(error))
+        except Exception as error:  # noqa: BLE001 — the one broad catch: nothing may stay `running`
+            _log.exception("round %s failed", request.round_id)
+            self._fail(request, f"unexpected {type(error).__name__}: {error}")
+
+    def _begin(self, epoch: int) -> RoundRequest:
+        with self._database.write() as session:
+            live = queries.live_version(session, self._identity)
+            assert live is not None  # ensure_initial ran before the scheduler started
+            lease = queries.lock_lease(session)
+            if lease is not None:
+                lease.asked_at = None
+            row = Round(
+                status="running",
+                lease_epoch=epoch,
+                parent_id=live.id,
+                config=self._config.to_json(),
+                started_at=self._clock(),
+            )
+            session.add(row)
+            session.flush()
+            config = replace(self._config, seed=row.id)
+            rng = random.Random(row.id)  # noqa: S311 — reproducible replay, no secret
+            gathered = round_input.gather(
+                session, self._identity, self._limits, config.gate.probe_prompts, rng
+            )
+            session.add_all(gathered.round_pairs(row.id))
+            row.config = config.to_json()
+            artifact = f"round-{row.id:06d}"
+            return RoundRequest(
+                round_id=row.id,
+                pairs=gathered.pairs,
+                held_out=gathered.held_out,
+                probe_prompts=gathered.probe_prompts,
+                parent=str(self._versions.path_of(live.artifact).absolute()),
+                output=str(self._versions.path_of(artifact).absolute()),
+                config=config,
+            )
+
+    def _reporter(self, round_id: int) -> Callable[[Progress], None]:
+        def report(progress: Progress) -> None:
+            with self._database.write() as session:
+                row = session.get_one(Round, round_id)
+                row.progress = asdict(progress)
+                if progress.figures:
+                    row.curve = [*(row.curve or []), progress.figures]
+
+        return report
+
+    def _finish(self, request: RoundRequest, result: RoundResult, epoch: int) -> None:
+        """Store what the round reports; promote it in the same transaction if it may go live."""
+        with self._database.write() as session:
+            row = session.get_one(Round, request.round_id)
+            if not self._lease.holds(session, epoch) or row.status != "running":
+                raise RoundFailed("another process took over training while this round ran")
+            row.artifact = Path(result.artifact).name
+            row.curve = list(result.curve)
+            row.gate = asdict(result.gate)
+            row.train_s = result.train_s
+            row.progress = None
+            row.ended_at = self._clock()
+            round_input.store_reference(session, self._identity, result.reference_logps_nats)
+            live = queries.live_version(session, self._identity)
+            if live is None or live.id != row.parent_id:
+                raise RoundFailed("the live version was changed while this round ran")
+            if not result.gate.passed:
+                row.status, row.reason = "refused", " ".join(result.gate.reasons)
+                _log.warning("round %s is refused: %s", row.id, row.reason)
+                return
+            row.status = "promoted"
+            version = self._versions.promote(
+                session, row.artifact, self._identity, cause="round", round_id=row.id
+            )
+            _log.info("round %s is version %s", row.id, version.id)
+
+    def _fail(self, request: RoundRequest, reason: str) -> None:
+        _log.warning("round %s failed: %s", request.round_id, reason)
+        with self._database.write() as session:
+            row = session.get_one(Round, request.round_id)
+            promoted = queries.version_of_round(session, row.id)
+            if promoted is None:
+                row.status, row.reason, row.ended_at = "failed", reason, self._clock()
+                row.progress = None
+        if promoted is None:
+            shutil.rmtree(request.output, ignore_errors=True)

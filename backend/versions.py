@@ -1,0 +1,148 @@
+"""Which version is live: the database decides, the engine follows.
+
+Promotion and roll-back only write rows; `follow` is the one place where the engine is swapped. A
+damaged artifact is refused, marked, and the version before it is served.
+Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from backend.engines.base import Engine, VersionRef
+from backend.errors import Conflict, NotFound, Unavailable
+from db.models import Promotion, Version
+from db.queries import rounds as queries
+from db.session import Database
+from trainer.artifacts import ArtifactDamaged, manifest_sha256
+
+_log = logging.getLogger(__name__)
+
+
+class Versions:
+    """Keeps the engine on the live version."""
+
+    def __init__(
+        self,
+        database: Database,
+        engine: Engine,
+        folder: Path,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._folder = folder
+        self._clock = clock
+        self._swapping = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_swap(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each swap."""
+        self._listeners.append(listener)
+
+    def path_of(self, artifact: str) -> Path:
+        """Where a version's artifact lies."""
+        return self._folder / artifact
+
+    def ensure_initial(self) -> None:
+        """Make the version that is served before the first round, if this base model has none."""
+        identity = self._engine.model_identity
+        with self._database.read() as session:
+            if queries.live_version(session, identity) is not None:
+                return
+        name = _free_name(self._folder, f"initial-{identity[:12]}")
+        self._engine.write_initial(self._folder / name)
+        with self._database.write() as session:
+            self.promote(session, name, identity, cause="initial", round_id=None)
+
+    def promote(
+        self, session: Session, artifact: str, identity: str, *, cause: str, round_id: int | None
+    ) -> Version:
+        """Rows for a new version that is live once the caller's transaction commits."""
+        now = self._clock()
+        version = Version(
+            round_id=round_id,
+            artifact=artifact,
+            manifest_sha256=manifest_sha256(self._folder / artifact),
+            base_identity=identity,
+            created_at=now,
+        )
+        session.add(version)
+        session.flush()
+        session.add(Promotion(version_id=version.id, cause=cause, at=now))
+        return version
+
+    def roll_back(self, version_id: int, by_user_id: int) -> None:
+        """Make an older version live again.
+
+        Raises:
+            NotFound: no such version. Conflict: it is damaged, live already, or of another model.
+        """
+        identity = self._engine.model_identity
+        with self._database.write() as session:
+            version = session.get(Version, version_id)
+            if version is None:
+                raise NotFound(f"There is no version {version_id}.")
+            if version.damaged_at is not None:
+                raise Conflict(f"Version {version_id} is damaged and cannot be served.")
+            if version.base_identity != identity:
+                raise Conflict(f"Version {version_id} belongs to another base model.")
+            live = queries.live_version(session, identity)
+            if live is not None and live.id == version_id:
+                raise Conflict(f"Version {version_id} is live already.")
+            session.add(
+                Promotion(
+                    version_id=version_id, cause="rollback", by_user_id=by_user_id, at=self._clock()
+                )
+            )
+        self.follow()
+
+    def follow(self) -> None:
+        """Swap the engine to the live version if it serves another one.
+
+        Raises:
+            Unavailable: no undamaged version is left.
+        """
+        with self._swapping:
+            swapped = self._follow()
+        if swapped:
+            for listener in self._listeners:
+                listener()
+
+    def _follow(self) -> bool:
+        while True:
+            with self._database.read() as session:
+                live = queries.live_version(session, self._engine.model_identity)
+            if live is None:
+                raise Unavailable("No undamaged version is left to serve.")
+            current = self._engine.live_version
+            if current is not None and current.version_id == live.id:
+                return False
+            try:
+                path = self._folder / live.artifact
+                if manifest_sha256(path) != live.manifest_sha256:
+                    raise ArtifactDamaged(f"{live.artifact}: the manifest was changed")
+                self._engine.swap(VersionRef(live.id, path))
+            except ArtifactDamaged as error:
+                _log.error("version %s is refused: %s", live.id, error)
+                with self._database.write() as session:
+                    session.get_one(Version, live.id).damaged_at = self._clock()
+            else:
+                _log.info("version %s is live", live.id)
+                return True
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """`name`, or `name-2`, `name-3`, … when a directory has it already."""
+    candidate, number = name, 1
+    while (folder / candidate).exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate

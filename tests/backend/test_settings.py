@@ -1,0 +1,69 @@
+"""Settings: defaults, refusals, and every one documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.errors import ConfigurationError
+from backend.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = load_settings({})
+    assert settings.model == "embedded"
+    assert settings.resolved_database_url.startswith("sqlite:////")
+
+
+def test_values_are_read_and_typed() -> None:
+    settings = load_settings({"ATTUNE_PORT": "8000", "ATTUNE_GUESTS": "false", "PATH": "x"})
+    assert settings.port == 8000
+    assert settings.guests is False
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"ATTUNE_PROT": "1"}, "unknown setting ATTUNE_PROT; did you mean ATTUNE_PORT?"),
+        ({"ATTUNE_PORT": "many"}, "ATTUNE_PORT='many'"),
+        ({"ATTUNE_SIGNUP": "maybe"}, "ATTUNE_SIGNUP='maybe'"),
+        ({"ATTUNE_PREFETCH": "-1"}, "ATTUNE_PREFETCH='-1'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(environ)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_is_recognised_by_its_own_variables() -> None:
+    settings = load_settings(
+        {
+            "SPACE_HOST": "me-attune.hf.space",
+            "OAUTH_CLIENT_ID": "id",
+            "OAUTH_CLIENT_SECRET": "secret",
+        }
+    )
+    assert settings.embed
+    assert settings.host == "0.0.0.0"
+    assert settings.public_url == "https://me-attune.hf.space"
+    assert settings.hf_client_id == "id"
+    assert "secret" not in repr(settings)
+
+
+def test_what_is_set_wins_over_the_space() -> None:
+    settings = load_settings({"SPACE_HOST": "x.hf.space", "ATTUNE_HOST": "127.0.0.1"})
+    assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented(name: str) -> None:
+    variable = f"`ATTUNE_{name.upper()}`"
+    field = Settings.model_fields[name]
+    assert field.description
+    line = next((x for x in (ROOT / "OPERATIONS.md").read_text().splitlines() if variable in x), "")
+    assert field.description in line

@@ -1,0 +1,46 @@
+"""`python -m trainer`: the trainer process. Steps back (nice) before it does anything heavy."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Parse the command line and serve rounds; returns 2 when the model cannot be loaded."""
+    parser = argparse.ArgumentParser(prog="trainer", description="Runs training rounds.")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--identity", required=True, help="checksum of its weights")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all cores")
+    parser.add_argument("--nice", type=int, default=0, help="how far to step back")
+    args = parser.parse_args()
+    os.nice(args.nice)
+    # Threads that wait by spinning take the cores from whoever generates. OpenMP reads these once,
+    # when torch is loaded, hence the late import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    import torch  # noqa: PLC0415
+
+    from trainer.language_model import load_language_model  # noqa: PLC0415
+    from trainer.worker import claim_stdout, serve, watch_stdin  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    events = claim_stdout()
+    requests = watch_stdin()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        base = load_language_model(args.model, args.identity, device=args.device, dtype=args.dtype)
+    except (OSError, ValueError) as error:
+        print(f"trainer: the model cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    serve(base, requests, events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

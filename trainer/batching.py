@@ -1,0 +1,161 @@
+"""Preference pairs → rows of token ids → right-padded tensors. Pure.
+
+Rows are right-padded: under causal attention no token of a response sees the padding behind it, so
+neither a mask nor shifted positions are needed, and attention keeps its fast causal path.
+
+Knows nothing of models, of where prefixes come from and of the loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.prompting import EncodedPrompt, PromptFormat
+from trainer.types import PreferencePair
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence to score: `[prefix | prompt | response]`.
+
+    Attributes:
+        prompt: token ids up to the response, with the place of the prefix.
+        response_ids: the tokens whose log-probs are wanted.
+    """
+
+    prompt: EncodedPrompt
+    response_ids: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Input tokens: the last response token is predicted, never read."""
+        return len(self.prompt.token_ids) + max(0, len(self.response_ids) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """What is scored for one pair; `with_prefix` rows serve the personal and the generic term.
+
+    Attributes:
+        chosen, rejected: with room for a user vector.
+        reference_chosen, reference_rejected: without, as π_ref reads them.
+    """
+
+    pair: PreferencePair
+    chosen: Row
+    rejected: Row
+    reference_chosen: Row
+    reference_rejected: Row
+
+    @property
+    def tokens(self) -> int:
+        """Input tokens of the personal and the generic term together."""
+        return 2 * (self.chosen.length + self.rejected.length)
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """B rows as tensors.
+
+    Attributes:
+        ids: (B, T) token ids, right-padded with 0.
+        positions: (N,) indices into the flattened (B·T,) places whose hidden state predicts a
+            response token.
+        labels: (N,) the response tokens themselves.
+        rows: (N,) the row each belongs to.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
+    """The rows of one pair.
+
+    Raises:
+        ValueError: a response is empty, or the prompt cannot be rendered.
+    """
+    if not pair.chosen.token_ids or not pair.rejected.token_ids:
+        raise ValueError(f"pair {pair.pair_id} has an empty response")
+    prefixed = prompts.encode(pair.messages, with_prefix=True)
+    plain = prompts.encode(pair.messages, with_prefix=False)
+    return PairRows(
+        pair=pair,
+        chosen=Row(prefixed, pair.chosen.token_ids),
+        rejected=Row(prefixed, pair.rejected.token_ids),
+        reference_chosen=Row(plain, pair.chosen.token_ids),
+        reference_rejected=Row(plain, pair.rejected.token_ids),
+    )
+
+
+def pad_rows(rows: Sequence[Row], device: torch.device) -> RowBatch:
+    """Right-padded tensors of `rows` (at least one)."""
+    width = max(row.length for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    positions: list[int] = []
+    labels: list[int] = []
+    owners: list[int] = []
+    for index, row in enumerate(rows):
+        tokens = (*row.prompt.token_ids, *row.response_ids[:-1])
+        ids[index, : len(tokens)] = torch.tensor(tokens)
+        first = index * width + len(row.prompt.token_ids) - 1
+        positions.extend(range(first, first + len(row.response_ids)))
+        labels.extend(row.response_ids)
+        owners.extend([index] * len(row.response_ids))
+    return RowBatch(
+        ids=ids.to(device),
+        positions=torch.tensor(positions, device=device),
+        labels=torch.tensor(labels, device=device),
+        rows=torch.tensor(owners, device=device),
+    )
+
+
+def by_length(
+    lengths: Sequence[int], *, max_tokens: int, max_padding: float = 0.1
+) -> list[list[int]]:
+    """Indices grouped so that a group pads little and stays small.
+
+    A group's rows times its longest row is at most `max_tokens` (one row may exceed it), and at
+    most the share `max_padding` of that is padding.
+    """
+    groups: list[list[int]] = []
+    used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups:
+            longest = lengths[groups[-1][0]]
+            area = longest * (len(groups[-1]) + 1)
+            if area <= max_tokens and used + lengths[index] >= (1 - max_padding) * area:
+                groups[-1].append(index)
+                used += lengths[index]
+                continue
+        groups.append([index])
+        used = lengths[index]
+    return groups
+
+
+def by_budget(sizes: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Indices in order, cut so that each group's sizes sum to at most `max_tokens` (or is one)."""
+    groups: list[list[int]] = []
+    used = 0
+    for index, size in enumerate(sizes):
+        if groups and used + size <= max_tokens:
+            groups[-1].append(index)
+            used += size
+        else:
+            groups.append([index])
+            used = size
+    return groups
+
+
+def epoch_batches(count: int, batch_size: int, *, seed: str) -> list[list[int]]:
+    """Indices 0 … count−1 in an order fixed by `seed`, cut into batches."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]

@@ -1,0 +1,189 @@
+"""May a round go live? Figures in, reasons out; measuring them is `trainer.measuring`'s work.
+
+The rules, for figures of the round (candidate) and of the version it started from (parent):
+
+1. Every number of adapter and user vectors is finite.
+2. Held-out pairs: the mean rise of the DPO loss, candidate over parent, pair by pair, is at most
+   tolerance + 2·s/√n, where n is the number of pairs and s the standard deviation of the rises,
+   taken as at least `held_out_spread_nats`: few pairs must be much worse, many only a little. The
+   same for the worst-off user and for the oldest user (whose latest choice is longest ago), each
+   counted only with `held_out_min_pairs` pairs. Without held-out pairs there is nothing to judge.
+3. The chosen responses' mean log-prob per token, under their users' vectors, has not fallen more
+   than `max_chosen_logp_drop_nats` below the base model's (likelihood displacement).
+4. Probe texts of every writer (generic user, touched users) against the base model's own to the
+   same prompts: likely under the base model, of comparable length, not repeating, none empty.
+   Both sides share one length limit, and a text cut there counts as that long on both sides.
+
+A comparison with an undefined number refuses. Knows nothing of torch, models and files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trainer.config import GateConfig
+from trainer.types import PreferencePair
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPair:
+    """DPO loss (nats) of one pair never trained on, under its user's vector."""
+
+    user_id: int
+    parent_nats: float
+    candidate_nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextFigures:
+    """How one writer's texts look.
+
+    Attributes:
+        mean_tokens: mean length, texts cut at the limit counted at the limit.
+        nll_nats: the base model's negative log-likelihood per token; NaN without tokens.
+        repetition: share of 4-grams that stood in the same text before.
+        empty: texts without a visible character.
+    """
+
+    mean_tokens: float
+    nll_nats: float
+    repetition: float
+    empty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFigures:
+    """All a round is judged by.
+
+    Attributes:
+        nonfinite: names of tensors with a number that is not finite.
+        held_out: one record per held-out pair.
+        oldest_user: whose latest choice is longest ago; None without pairs.
+        chosen_logp_change: mean over training pairs, nats per token, against π_ref.
+        base_texts: figures of the base model's own texts; None when texts could not be made.
+        texts: the same by writer: `generic`, `user 7`, ….
+    """
+
+    nonfinite: tuple[str, ...]
+    held_out: tuple[HeldOutPair, ...]
+    oldest_user: int | None
+    chosen_logp_change: float
+    base_texts: TextFigures | None
+    texts: Mapping[str, TextFigures]
+
+
+def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
+    """Why the round must not go live, in sentences; empty when it may."""
+    reasons = []
+    if figures.nonfinite:
+        count, first = len(figures.nonfinite), figures.nonfinite[0]
+        reasons.append(f"{count} tensors hold numbers that are not finite, first {first}")
+    reasons.extend(_held_out_reasons(figures, config))
+    drop = -figures.chosen_logp_change
+    if not drop <= config.max_chosen_logp_drop_nats:
+        reasons.append(
+            f"chosen responses have become improbable: {drop:.2f} nats per token below the base "
+            f"model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
+        )
+    if figures.base_texts is not None:
+        for writer, texts in figures.texts.items():
+            reasons.extend(_text_reasons(writer, texts, figures.base_texts, config))
+    return tuple(reasons)
+
+
+def oldest_user(pairs: Sequence[PreferencePair]) -> int | None:
+    """The user whose newest pair has the lowest id (ids grow with time); None without pairs."""
+    newest: dict[int, int] = {}
+    for pair in pairs:
+        newest[pair.user_id] = max(pair.pair_id, newest.get(pair.user_id, pair.pair_id))
+    return min(newest, key=lambda user: newest[user], default=None)
+
+
+def named_figures(figures: GateFigures) -> dict[str, float]:
+    """Every figure by a flat name; numbers that are not finite are left out (JSON has none)."""
+    held_out = figures.held_out
+    named: dict[str, float] = {
+        "nonfinite_tensors": len(figures.nonfinite),
+        "held_out_pairs": len(held_out),
+        "chosen_logp_change": figures.chosen_logp_change,
+    }
+    if held_out:
+        named["held_out_loss_parent"] = _mean([p.parent_nats for p in held_out])
+        named["held_out_loss"] = _mean([p.candidate_nats for p in held_out])
+    writers = dict(figures.texts)
+    if figures.base_texts is not None:
+        writers["base"] = figures.base_texts
+    for writer, texts in writers.items():
+        stem = writer.replace(" ", "_")
+        named[f"{stem}_tokens"] = texts.mean_tokens
+        named[f"{stem}_nll_nats"] = texts.nll_nats
+        named[f"{stem}_repetition"] = texts.repetition
+        named[f"{stem}_empty"] = texts.empty
+    return {name: value for name, value in named.items() if math.isfinite(value)}
+
+
+def _held_out_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
+    if not figures.held_out:
+        return []
+    groups = {"held-out pairs": list(figures.held_out)}
+    by_user: dict[int, list[HeldOutPair]] = {}
+    for pair in figures.held_out:
+        by_user.setdefault(pair.user_id, []).append(pair)
+    enough = {u: p for u, p in by_user.items() if len(p) >= config.held_out_min_pairs}
+    if len(by_user) > 1 and enough:
+        worst = max(enough, key=lambda user: _mean(_rises(enough[user])))
+        groups[f"the worst-off user's ({worst}) held-out pairs"] = enough[worst]
+        oldest = figures.oldest_user
+        if oldest in enough and oldest != worst:
+            groups[f"the oldest user's ({oldest}) held-out pairs"] = enough[oldest]
+    reasons = []
+    for name, pairs in groups.items():
+        rise, allowed = _mean(_rises(pairs)), _allowed_rise(_rises(pairs), config)
+        if not rise <= allowed:
+            reasons.append(
+                f"{name} are worse than before: loss {rise:+.2f} nats over {len(pairs)} pairs, "
+                f"at most {allowed:+.2f} allowed"
+            )
+    return reasons
+
+
+def _text_reasons(
+    writer: str, texts: TextFigures, base: TextFigures, config: GateConfig
+) -> list[str]:
+    who = "the generic user" if writer == "generic" else writer
+    reasons = []
+    if texts.empty > base.empty:
+        reasons.append(f"{who}: {texts.empty} of the generated texts are empty")
+    rise = texts.nll_nats - base.nll_nats
+    if not rise <= config.max_nll_rise_nats:
+        reasons.append(
+            f"{who}: generated texts are unlike language, {texts.nll_nats:.2f} nats per token "
+            f"under the base model against {base.nll_nats:.2f} for its own"
+        )
+    ratio = texts.mean_tokens / base.mean_tokens if base.mean_tokens else 1.0
+    if not config.min_length_ratio <= ratio <= config.max_length_ratio:
+        reasons.append(
+            f"{who}: generated texts have {texts.mean_tokens:.0f} tokens on average, "
+            f"the base model's {base.mean_tokens:.0f}"
+        )
+    if not texts.repetition <= max(config.max_repetition, base.repetition):
+        reasons.append(f"{who}: {texts.repetition:.0%} of the generated 4-grams are repeated")
+    return reasons
+
+
+def _allowed_rise(rises: Sequence[float], config: GateConfig) -> float:
+    mean = _mean(rises)
+    squares = sum((r - mean) ** 2 for r in rises)
+    spread = math.sqrt(squares / (len(rises) - 1)) if len(rises) > 1 else 0.0
+    spread = max(spread, config.held_out_spread_nats)
+    return config.held_out_loss_tolerance + 2 * spread / math.sqrt(len(rises))
+
+
+def _rises(pairs: Sequence[HeldOutPair]) -> list[float]:
+    return [p.candidate_nats - p.parent_nats for p in pairs]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,180 @@
+"""Probe texts: short samples under a vector, and how they look to the base model.
+
+Pair accuracy says nothing about health: a model can order every pair rightly and write garbage. So
+the gate lets it write. Knows nothing of pairs, losses and bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from trainer.batching import Row
+from trainer.gate import TextFigures
+from trainer.language_model import LanguageModel
+from trainer.prompting import PromptFormat, embed
+from trainer.scoring import autocast, response_logps
+from trainer.types import Message
+
+_TEMPERATURE = 0.8
+_TOP_P = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One text to write: a prompt under a user vector (P, H), or under none."""
+
+    messages: tuple[Message, ...]
+    prefix: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeText:
+    """One text written.
+
+    Attributes:
+        token_ids: without the token that ends a turn.
+        text: decoded, stripped.
+        nll_nats: the base model's summed negative log-likelihood of `token_ids`.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    nll_nats: float
+
+
+def write_texts(
+    base: LanguageModel,
+    prompts: PromptFormat,
+    probes: Sequence[Probe],
+    *,
+    new_tokens: int,
+    seed: int,
+) -> list[tuple[int, ...]]:
+    """Sample one text per probe, all in one batch, under the model as it stands.
+
+    Returns:
+        Token ids without the end of turn. The same seed and probes give the same texts.
+    """
+    encoded = [prompts.encode(p.messages, with_prefix=p.prefix is not None) for p in probes]
+    width = max(len(e.token_ids) for e in encoded)
+    pads = [width - len(e.token_ids) for e in encoded]
+    rows = [[0] * pad + list(e.token_ids) for pad, e in zip(pads, encoded, strict=True)]
+    starts = [
+        None if e.prefix_start is None else e.prefix_start + pad
+        for pad, e in zip(pads, encoded, strict=True)
+    ]
+    device = base.device
+    mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), autocast(base.model):
+        torch.manual_seed(seed)
+        inputs = embed(
+            base.model.get_input_embeddings(),
+            torch.tensor(rows, device=device),
+            starts,
+            [p.prefix for p in probes],
+        )
+        out = base.model.generate(  # type: ignore[operator]
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            generation_config=_sampling(base, new_tokens),
+        )
+    return [_until_stop(ids, base.stop_ids) for ids in out.tolist()]
+
+
+def read_texts(
+    base: LanguageModel,
+    prompts: PromptFormat,
+    messages: Sequence[tuple[Message, ...]],
+    texts: Sequence[tuple[int, ...]],
+    *,
+    max_tokens: int,
+) -> list[ProbeText]:
+    """Score texts as π_ref does; the caller has switched the adapter off."""
+    written = [i for i, ids in enumerate(texts) if ids]
+    rows = [Row(prompts.encode(messages[i], with_prefix=False), texts[i]) for i in written]
+    with torch.no_grad():
+        logps = response_logps(base.model, rows, [None] * len(rows), max_tokens=max_tokens)
+    nll = dict(zip(written, (-logps).tolist(), strict=True))
+    decode = base.tokenizer.decode
+    return [
+        ProbeText(ids, str(decode(list(ids), skip_special_tokens=True)).strip(), nll.get(i, 0.0))
+        for i, ids in enumerate(texts)
+    ]
+
+
+def text_figures(texts: Sequence[ProbeText]) -> TextFigures:
+    """Figures of one writer's texts (at least one)."""
+    tokens = sum(len(t.token_ids) for t in texts)
+    repeated, grams = 0, 0
+    for text in texts:
+        ids = text.token_ids
+        seen = [ids[i : i + 4] for i in range(len(ids) - 3)]
+        repeated += len(seen) - len(set(seen))
+        grams += len(seen)
+    return TextFigures(
+        mean_tokens=tokens / len(texts),
+        nll_nats=sum(t.nll_nats for t in texts) / tokens if tokens else float("nan"),
+        repetition=repeated / grams if grams else 0.0,
+        empty=sum(not t.text for t in texts),
+    )
+
+
+class BaseTexts:
+    """Texts of the base model itself, kept while a process lives: they never change.
+
+    Args:
+        capacity: at most so many sets of texts are kept, oldest out first.
+    """
+
+    def __init__(self, capacity: int = 8) -> None:
+        self._capacity = capacity
+        self._kept: dict[tuple[object, ...], list[ProbeText]] = {}
+
+    def get(
+        self,
+        base: LanguageModel,
+        prompts: PromptFormat,
+        messages: Sequence[tuple[Message, ...]],
+        *,
+        new_tokens: int,
+        seed: int,
+        max_tokens: int,
+    ) -> list[ProbeText]:
+        """One text per prompt; the caller has switched the adapter off."""
+        spoken = tuple(tuple((m["role"], m["content"]) for m in prompt) for prompt in messages)
+        key = (base.identity, spoken, new_tokens, seed)
+        if key not in self._kept:
+            probes = [Probe(prompt, None) for prompt in messages]
+            ids = write_texts(base, prompts, probes, new_tokens=new_tokens, seed=seed)
+            while len(self._kept) >= self._capacity:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = read_texts(base, prompts, messages, ids, max_tokens=max_tokens)
+        return self._kept[key]
+
+
+def _sampling(base: LanguageModel, new_tokens: int) -> GenerationConfig:
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True,
+        temperature=_TEMPERATURE,
+        top_p=_TOP_P,
+        top_k=0,
+        max_new_tokens=new_tokens,
+        eos_token_id=list(base.stop_ids),
+        pad_token_id=base.stop_ids[0],
+        remove_invalid_values=True,  # NaN logits become bad text, which the gate refuses
+    )
+
+
+def _until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> tuple[int, ...]:
+    kept: list[int] = []
+    for token in ids:
+        if token in stop_ids:
+            break
+        kept.append(token)
+    return tuple(kept)

@@ -1,0 +1,316 @@
+"""One round: a parent version and preference pairs in, an artifact directory out.
+
+    reference → attach parent → train → gate → save (also when the gate refuses)
+
+The base model is the same object before and after, bit for bit, so that one process runs round
+after round. Knows no database, no schedule and nobody's name.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainer import artifacts
+from trainer.adapter import AttachedAdapter, adapter_config_json, attached, initial_adapter
+from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
+from trainer.batching import PairRows, epoch_batches, pair_rows
+from trainer.config import TrainConfig
+from trainer.gate import GateFigures, HeldOutPair, judge, named_figures, oldest_user
+from trainer.language_model import LanguageModel
+from trainer.learning import Learner
+from trainer.measuring import (
+    chosen_logp_change,
+    held_out_losses,
+    nonfinite,
+    probe_figures,
+    probe_messages,
+    probed_users,
+)
+from trainer.probes import BaseTexts
+from trainer.prompting import PromptFormat
+from trainer.scoring import check_head, response_logps
+from trainer.types import (
+    GateReport,
+    Phase,
+    Progress,
+    RoundFailed,
+    RoundRequest,
+    RoundResult,
+)
+from trainer.user_models import (
+    IndividualUserModel,
+    UserModel,
+    individual_from_tensors,
+    words_prefix,
+)
+
+Report = Callable[[Progress], None]
+
+_SHAPING = ("prefix_tokens", "lora_rank", "lora_alpha", "lora_targets")
+_REFERENCE_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """A verified parent version, as far as training goes on from it."""
+
+    version: VersionTensors
+    vectors: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def write_initial(base: LanguageModel, config: TrainConfig, target: Path) -> str:
+    """Write the artifact served before the first round: e₀ from words, an adapter without effect.
+
+    Returns:
+        sha256 of its manifest.
+
+    Raises:
+        ValueError: the recipe does not fit the model. FileExistsError; OSError.
+    """
+    generic = words_prefix(
+        base.model, base.tokenizer, config.prefix_init_text, config.prefix_tokens
+    )
+    files = _files(
+        adapter=initial_adapter(base.model, config),
+        users=IndividualUserModel(generic, {}, ()),
+        optimizer={},
+        config=config,
+        metrics={"curve": [], "gate": None},
+    )
+    return write_artifact(target, files, base_identity=base.identity)
+
+
+def run_round(
+    base: LanguageModel,
+    request: RoundRequest,
+    report: Report,
+    base_texts: BaseTexts,
+    clock: Callable[[], float] = time.perf_counter,
+) -> RoundResult:
+    """Train on `request.pairs`, judge, and write `request.output`, judged well or not.
+
+    The same base, request and thread count give the same tensors.
+
+    Args:
+        report: called between steps, on this thread.
+        base_texts: the process's own; base-model texts are written once.
+        clock: seconds, for the figures only.
+
+    Raises:
+        RoundFailed: damaged parent, unusable pairs, non-finite numbers, no room; nothing is left.
+    """
+    output = Path(request.output)
+    artifacts.sweep_partials(output.parent)
+    parent = _read_parent(base, request)
+    prompts = PromptFormat(base.tokenizer, request.config.prefix_tokens)
+    try:
+        check_head(base.model)
+        pairs = [pair_rows(pair, prompts) for pair in request.pairs]
+        held_out = [pair_rows(pair, prompts) for pair in request.held_out]
+    except ValueError as error:
+        raise RoundFailed(str(error)) from error
+    references, fresh = _references(base, [*pairs, *held_out], request.config, report)
+    learning = [pair.user_id for pair in request.pairs]
+    users = individual_from_tensors(parent.vectors, learning, base.device)
+    with ExitStack() as stack:
+        try:
+            weights = parent.version.adapter
+            adapter = stack.enter_context(attached(base.model, request.config, weights))
+        except ValueError as error:
+            raise RoundFailed(str(error)) from error
+        before = held_out_losses(base, users, held_out, references, request.config)
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=request.config,
+            state=parent.optimizer,
+        )
+        started = clock()
+        curve = _train(learner, pairs, request, report, clock)
+        train_s = clock() - started
+        report(Progress(phase=Phase.GATE, step=0, steps=1))
+        after = held_out_losses(base, users, held_out, references, request.config)
+        losses = list(zip(before, after, strict=True))
+        change = chosen_logp_change(base, users, pairs, references, request.config)
+        gate = _gate(
+            base,
+            adapter,
+            users,
+            request=request,
+            losses=losses,
+            change=change,
+            base_texts=base_texts,
+        )
+        trained, optimizer = adapter.tensors(), learner.state()
+    report(Progress(phase=Phase.SAVE, step=0, steps=1))
+    files = _files(
+        adapter=trained,
+        users=users,
+        optimizer=optimizer,
+        config=request.config,
+        metrics={"curve": curve, "gate": asdict(gate), "train_s": train_s},
+    )
+    try:
+        manifest = write_artifact(output, files, base_identity=base.identity)
+    except OSError as error:
+        raise RoundFailed(f"the round could not be written: {error}") from error
+    return RoundResult(
+        artifact=str(output),
+        manifest_sha256=manifest,
+        gate=gate,
+        curve=tuple(curve),
+        reference_logps_nats=fresh,
+        train_s=train_s,
+    )
+
+
+def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
+    path = Path(request.parent)
+    if not request.pairs:
+        raise RoundFailed("there are no pairs to train on")
+    try:
+        files = artifacts.read_verified(path, base_identity=base.identity)
+        version = artifacts.parse_version(files, path, base.identity)
+        vectors = safetensors.torch.load(files[artifacts.USER_VECTORS])
+        optimizer = safetensors.torch.load(files[artifacts.TRAINER_STATE])
+    except (ArtifactDamaged, KeyError) as error:
+        raise RoundFailed(f"the parent version is damaged: {error}") from error
+    for name in _SHAPING:
+        old, new = getattr(version.config, name), getattr(request.config, name)
+        if old != new:
+            raise RoundFailed(f"{name} is {new}, but the parent version was made with {old}")
+    return _Parent(version, vectors, optimizer)
+
+
+@torch.no_grad()
+def _references(
+    base: LanguageModel, pairs: Sequence[PairRows], config: TrainConfig, report: Report
+) -> tuple[dict[int, float], dict[int, float]]:
+    """(response_id → log π_ref for all, the same for those not known before); no adapter yet."""
+    rows = {}
+    known: dict[int, float] = {}
+    for pair in pairs:
+        for response, row in (
+            (pair.pair.chosen, pair.reference_chosen),
+            (pair.pair.rejected, pair.reference_rejected),
+        ):
+            if response.reference_logp_nats is None:
+                rows[response.response_id] = row
+            else:
+                known[response.response_id] = response.reference_logp_nats
+    unknown = [response for response in rows if response not in known]
+    unknown.sort(key=lambda response: (rows[response].length, response))
+    fresh: dict[int, float] = {}
+    for start in range(0, len(unknown), _REFERENCE_ROWS):
+        report(Progress(phase=Phase.REFERENCE, step=start, steps=len(unknown)))
+        some = unknown[start : start + _REFERENCE_ROWS]
+        logps = response_logps(
+            base.model,
+            [rows[response] for response in some],
+            [None] * len(some),
+            max_tokens=config.forward_tokens,
+        )
+        fresh.update(zip(some, logps.tolist(), strict=True))
+    return {**known, **fresh}, fresh
+
+
+def _train(
+    learner: Learner,
+    pairs: Sequence[PairRows],
+    request: RoundRequest,
+    report: Report,
+    clock: Callable[[], float],
+) -> list[dict[str, float]]:
+    config = request.config
+    batches = [
+        (epoch, batch)
+        for epoch in range(config.epochs)
+        for batch in epoch_batches(
+            len(pairs), config.batch_pairs, seed=f"{config.seed}/{request.round_id}/{epoch}"
+        )
+    ]
+    curve: list[dict[str, float]] = []
+    for step, (epoch, batch) in enumerate(batches, start=1):
+        started = clock()
+        try:
+            figures = learner.step([pairs[i] for i in batch])
+        except RoundFailed as error:
+            raise RoundFailed(f"{error} at step {step} of {len(batches)}") from error
+        curve.append({"step": step, "epoch": epoch, **figures, "s": clock() - started})
+        report(Progress(phase=Phase.TRAIN, step=step, steps=len(batches), figures=curve[-1]))
+    return curve
+
+
+def _gate(
+    base: LanguageModel,
+    adapter: AttachedAdapter,
+    users: UserModel,
+    *,
+    request: RoundRequest,
+    losses: Sequence[tuple[float, float]],
+    change: float,
+    base_texts: BaseTexts,
+) -> GateReport:
+    """Measure what is left to measure, and judge."""
+    config = request.config
+    figures = GateFigures(
+        nonfinite=nonfinite({**adapter.tensors(), **users.tensors()}),
+        held_out=tuple(
+            HeldOutPair(pair.user_id, before, after)
+            for pair, (before, after) in zip(request.held_out, losses, strict=True)
+        ),
+        oldest_user=oldest_user([*request.pairs, *request.held_out]),
+        chosen_logp_change=change,
+        base_texts=None,
+        texts={},
+    )
+    samples: tuple[dict[str, object], ...] = ()
+    if not figures.nonfinite:
+        base_figures, by_writer, samples = probe_figures(
+            base,
+            adapter,
+            users,
+            user_ids=probed_users(request.pairs, config.gate.probe_users),
+            messages=probe_messages(
+                request.probe_prompts, request.pairs, config.gate.probe_prompts
+            ),
+            base_texts=base_texts,
+            config=config,
+            seed=config.seed + request.round_id,
+        )
+        figures = replace(figures, base_texts=base_figures, texts=by_writer)
+    reasons = judge(figures, config.gate)
+    return GateReport(
+        passed=not reasons, reasons=reasons, figures=named_figures(figures), samples=samples
+    )
+
+
+def _files(
+    *,
+    adapter: dict[str, Tensor],
+    users: UserModel,
+    optimizer: dict[str, Tensor],
+    config: TrainConfig,
+    metrics: Mapping[str, object],
+) -> dict[str, bytes]:
+    """The files of a round directory, as `trainer.artifacts` names them."""
+    return {
+        artifacts.TRAIN_CONFIG: json.dumps(config.to_json(), indent=1).encode(),
+        artifacts.ADAPTER_CONFIG: adapter_config_json(config),
+        artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter),
+        artifacts.USER_VECTORS: safetensors.torch.save(users.tensors()),
+        artifacts.TRAINER_STATE: safetensors.torch.save(optimizer),
+        artifacts.METRICS: json.dumps(metrics, indent=1, allow_nan=False).encode(),
+    }
