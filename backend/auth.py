@@ -146,7 +146,7 @@ class Accounts:
             user = queries.user_by_key(session, key, lock=True) if key else None
             known = user is not None and queries.owner_of_session(session, browser) == user.id
             own, shared = throttle.sign_in_limits(
-                key or "nobody's name", address, browser if known else None
+                username.strip().casefold(), address, browser if known else None
             )
             attempt = throttle.begin(session, own, shared, now)
             stored = user.password_hash if user else None

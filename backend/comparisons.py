@@ -48,7 +48,7 @@ class ComparisonView:
 
 
 class Desk:
-    """The annotator's use cases."""
+    """The annotator's use cases. `pair_taken(user_id)` is called when a next one will be wanted."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Desk:
         max_prompt_chars: int,
         clock: Callable[[], datetime],
         rng: random.Random,
-        after_choice: Callable[[int], None],
+        pair_taken: Callable[[int], None],
     ) -> None:
         self._database = database
         self._maker = maker
         self._max_prompt_chars = max_prompt_chars
         self._clock = clock
         self._rng = rng
-        self._after_choice = after_choice
+        self._pair_taken = pair_taken
 
     def ready(self, user_id: int) -> ComparisonView | None:
         """The open comparison, or a prefetched one (now shown); None when neither exists."""
@@ -81,9 +81,9 @@ class Desk:
         Raises:
             Unavailable: the model failed, or there is no prompt.
         """
-        self._after_choice(user_id)
         view = self.ready(user_id)
         if view is not None:
+            self._pair_taken(user_id)
             yield view
             return
         under_way = self._maker.under_way(user_id)
@@ -148,7 +148,6 @@ class Desk:
             )
             session.add(choice)
             session.flush()
-        self._after_choice(user_id)
         return choice.id
 
     def explain(self, user_id: int, choice_id: int, reason: str) -> int:
@@ -206,7 +205,9 @@ class Desk:
             if comparison is None:
                 return None
             comparison.shown_at = self._clock()
-            return _view(comparison)
+            view = _view(comparison)
+        self._pair_taken(user_id)
+        return view
 
     def _start_from_bank(self, user_id: int) -> Making:
         prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
@@ -224,6 +225,7 @@ class Desk:
             if comparison.shown_at is None:
                 comparison.shown_at = self._clock()
             view = _view(comparison)
+        self._pair_taken(user_id)
         yield view
 
 

@@ -189,7 +189,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     # the config makes every later load look for the GGUF file.
     with contextlib.suppress(AttributeError):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(target)

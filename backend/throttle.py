@@ -35,7 +35,7 @@ class Limit:
         if failures < self.free:
             return 0.0
         doublings = min(failures - self.free, 30)
-        wait = min(self.first_wait_s * 2**doublings, self.longest_wait_s)
+        wait = min(self.first_wait_s << doublings, self.longest_wait_s)
         return max(0.0, wait - since_last_s)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -38,7 +39,7 @@ class LanguageModel:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Token ids that end a response."""
-        stop = self.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        stop = self.model.generation_config.eos_token_id
         if stop is None:
             stop = self.tokenizer.eos_token_id
         return tuple(stop) if isinstance(stop, (list, tuple)) else (stop,)
@@ -64,9 +65,9 @@ def load_language_model(
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     if not tokenizer.chat_template:
         raise ValueError("the model's tokenizer has no chat template; use an instruct model")
-    model.requires_grad_(False)
-    model.eval()
-    return LanguageModel(model.to(chosen_device), tokenizer, identity)
+    nn.Module.to(model, chosen_device)
+    model.requires_grad_(False)  # from_pretrained has set eval mode
+    return LanguageModel(model, tokenizer, identity)
 
 
 def _device(name: str) -> torch.device:

@@ -138,5 +138,5 @@ def embed(
             placed.append(row)
             continue
         end = start + prefix.shape[0]
-        placed.append(torch.cat([row[:start], prefix.to(row.dtype), row[end:]]))
+        placed.append(torch.cat([row[:start], prefix.to(row), row[end:]]))
     return torch.stack(placed)

@@ -17,8 +17,9 @@ import gradio as gr
 from backend.auth import Accounts
 from backend.comparisons import ComparisonView, Desk
 from backend.insights import Insights
-from ui import layout
-from ui.layout import Header, plain
+from ui import layout, markup
+from ui.layout import Header
+from ui.markup import plain
 from ui.session import expected_errors, signed_in
 
 Updates = dict[Any, Any]
@@ -293,10 +294,10 @@ class _Handlers:
         parts = self._parts
         ready = view.complete and view.comparison_id is not None
         return {
-            parts.topic: plain("Your own prompt" if view.own else view.topic),
+            parts.topic: plain(view.topic),
             parts.prompt: f"# {plain(view.prompt)}" if view.prompt else "",
-            parts.texts["a"]: view.text_a,
-            parts.texts["b"]: view.text_b,
+            parts.texts["a"]: markup.response(view.text_a),
+            parts.texts["b"]: markup.response(view.text_b),
             parts.comparison_id: view.comparison_id if ready else None,
             **{button: gr.Button(interactive=ready) for button in parts.deciding},
             parts.again: gr.Button(visible=False),

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 
 from backend.auth import CurrentUser
 from backend.insights import Chip
+from ui.markup import plain
 
 AuthDependency = Callable[[Request], Awaitable[str | None]]
 
@@ -40,15 +41,6 @@ class Header:
     chip: gr.Markdown
     lab: gr.Button
     account: gr.Button
-
-
-def plain(text: str) -> str:
-    """`text` as Markdown that shows exactly these characters, whatever they are.
-
-    Every character that could mean something to Markdown or HTML becomes a character reference,
-    line breaks included, so the result is one inert line (show it with `white-space: pre-wrap`).
-    """
-    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text.strip())
 
 
 def blocks(title: str) -> gr.Blocks:
@@ -94,9 +86,9 @@ def account_of(user: CurrentUser) -> gr.Button:
 
 def chip_of(chip: Chip) -> gr.Markdown:
     """The status chip's update: live version, own choices, what the next one waits for."""
-    parts = (f"version {chip.version}", choices_text(chip.choices), chip.until_next)
     return gr.Markdown(
-        plain(" · ".join(parts)), elem_classes=["learning"] if chip.training else ["live"]
+        f"version {chip.version} *· {choices_text(chip.choices)}* · {plain(chip.until_next)}",
+        elem_classes=["learning"] if chip.training else ["live"],
     )
 
 

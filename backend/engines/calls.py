@@ -1,6 +1,6 @@
 """Bookkeeping of the local engine: calls waiting, and rows with the tokens they have so far.
 
-Has no tensors and runs no model (`decoding.py` does).
+Does no arithmetic and runs no model (`decoding.py` does).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from backend.engines.base import Condition, Generated, GenerationRequest, Priority
 from backend.engines.generation import RunningGeneration
+from backend.engines.versions import LoadedVersion
 from trainer.prompting import EncodedPrompt
 
 _UNFINISHED = "\ufffd"  # what a decoder writes for the first bytes of a character
@@ -67,12 +68,12 @@ class Call:
     """The rows of one `generate` call: they share a version and finish together."""
 
     def __init__(
-        self, rows: Sequence[Row], version_id: int, priority: Priority, number: int
+        self, rows: Sequence[Row], version: LoadedVersion, priority: Priority, number: int
     ) -> None:
         self.rows = tuple(rows)
         self.generation = RunningGeneration(len(rows))
         self.order = (priority, number)
-        self._version_id = version_id
+        self.version = version
         self._started_s: float | None = None
 
     @property
@@ -89,7 +90,7 @@ class Call:
             text=row.decode(row.token_ids).strip(),
             token_ids=tuple(row.token_ids),
             ended=row.ended,
-            version_id=self._version_id,
+            version_id=self.version.ref.version_id,
             seconds=0.0 if self._started_s is None else now_s - self._started_s,
         )
         made = [row.made for row in self.rows if row.made is not None]

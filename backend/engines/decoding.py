@@ -8,7 +8,7 @@ called. Knows nothing of requests, sampling, versions or threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,13 @@ def check_cache(model: PreTrainedModel) -> None:
     layers = DynamicCache(config=model.config).layers
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         raise ValueError(f"{type(model).__name__} does not keep plain keys and values; unsupported")
+
+
+class _FilledLayer(Protocol):
+    """A cache layer that has seen tokens."""
+
+    keys: Tensor
+    values: Tensor
 
 
 class RowCache(Cache):
@@ -50,8 +57,8 @@ class RowCache(Cache):
             layer.keys = torch.cat([_pad(layer.keys, width), _pad(new.keys, width)])
             layer.values = torch.cat([_pad(layer.values, width), _pad(new.values, width)])
 
-    def _layers(self) -> list[DynamicLayer]:
-        return cast(list[DynamicLayer], self.layers)
+    def _layers(self) -> list[_FilledLayer]:
+        return cast(list[_FilledLayer], self.layers)
 
 
 def _pad(states: Tensor, width: int) -> Tensor:
@@ -146,5 +153,3 @@ class DecodingBatch:
         )
         assert made.logits is not None
         return made.logits[:, -1]
-
-

@@ -12,12 +12,11 @@ from itertools import chain
 import torch
 from transformers import PreTrainedModel
 
-from backend.engines.base import Condition
 from backend.engines.calls import Call, Row
 from backend.engines.decoding import DecodingBatch
 from backend.engines.sampling import RowSampler, draw
+from backend.engines.versions import LoadedVersion
 from backend.engines.weights import Weights
-from trainer.artifacts import UserVectors
 from trainer.prompting import embed
 
 
@@ -38,14 +37,14 @@ class Lane:
         """The calls that have rows here, each once."""
         return list(dict.fromkeys(call for call, _, _ in self._rows))
 
-    def admit(self, call: Call, rows: Sequence[Row], vectors: UserVectors) -> None:
+    def admit(self, call: Call, rows: Sequence[Row], version: LoadedVersion) -> None:
         """Let rows of `call` join; equal prompts are read once. The weights must be in place."""
         groups: dict[object, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.prompt_key, []).append(row)
         for row in chain.from_iterable(groups.values()):
             self._rows.append((call, row, RowSampler(row.request.sampling)))
-        prompts = [self._embed(group[0], vectors) for group in groups.values()]
+        prompts = [self._embed(group[0], version) for group in groups.values()]
         self._batch.join(prompts, [len(group) for group in groups.values()])
 
     def step(self) -> int:
@@ -91,14 +90,17 @@ class Lane:
             self._rows = [self._rows[index] for index in stay]
         return calls
 
-    def _embed(self, row: Row, vectors: UserVectors) -> torch.Tensor:
+    def drop_all(self) -> list[Call]:
+        """Forget every row; the calls they belonged to."""
+        calls = self.calls
+        self._rows = []
+        self._batch = DecodingBatch(self._model)
+        return calls
+
+    def _embed(self, row: Row, version: LoadedVersion) -> torch.Tensor:
         """Input embeddings (T, H) of a row's prompt with its user vector in place."""
-        request = row.request
-        prefix = None
-        if request.condition is not Condition.BASE:
-            personal = request.condition is Condition.PERSONAL
-            prefix = vectors.vector(request.user_id if personal else None)
+        prefix = version.vector(row.request.condition, row.request.user_id)
         ids = torch.tensor([row.prompt.token_ids], device=self._model.device)
-        return embed(
-            self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix]
-        )[0]
+        return embed(self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix])[
+            0
+        ]

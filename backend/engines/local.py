@@ -18,7 +18,6 @@ from pathlib import Path
 
 from backend.engines.base import (
     Condition,
-    EngineClosed,
     GenerationRequest,
     Message,
     Priority,
@@ -31,9 +30,9 @@ from backend.engines.versions import LoadedVersion, load
 from backend.errors import Unavailable
 from trainer.batching import Row as ScoredRow
 from trainer.config import TrainConfig
-from trainer.initial import write_initial
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt
+from trainer.round import write_initial
 
 
 class LocalEngine:
@@ -158,9 +157,7 @@ class LocalEngine:
             request.sampling.max_new_tokens,
             live,
         )
-        return Row(
-            request=request, prompt=prompt, decode=self._decode, stop_ids=self._stop_ids
-        )
+        return Row(request=request, prompt=prompt, decode=self._decode, stop_ids=self._stop_ids)
 
     def _encode(
         self,
@@ -186,7 +183,7 @@ class LocalEngine:
     def _decode(self, token_ids: Sequence[int]) -> str:
         with self._tokenizing:
             text = self._base.tokenizer.decode(
-                token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         assert isinstance(text, str)
         return text

@@ -5,10 +5,12 @@ Knows nothing of tokenizers and artifacts.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +28,8 @@ from trainer.scoring import check_head, response_logps
 # What running a model may raise; anything else is a fault of ours and ends the thread, loudly.
 _MODEL_ERRORS = (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError)
 _SCORED_TOKENS_AT_ONCE = 2048
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,75 @@ class ModelThread:
 
     def _start(self, call: Call) -> None:
         call.start()
-        for weights in (self.weight_sets.base, call.version.weights):
-            is_base = weights is self.weight_sets.base
-            rows = [row for row in call.rows if row.is_base == is_base]
+        base = self.weight_sets.base
+        for weights in (call.version.weights, base):
+            rows = [row for row in call.rows if row.is_base == (weights is base)]
             if rows:
-                self._admit(call, rows, weights)
+                lane = self._lane(weights)
+                with _contained(lane, call):
+                    self._put_in_place(weights)
+                    lane.admit(call, rows, call.version)
 
-    def _admit(self, call: Call, rows: Sequence[Row], weights: Weights) -> None: ...
+    def _lane(self, weights: Weights) -> Lane:
+        for lane in self._lanes:
+            if lane.weights is weights:
+                return lane
+        self._lanes.append(Lane(self._model, weights))
+        return self._lanes[-1]
+
+    def _step(self, lane: Lane) -> None:
+        with _contained(lane):
+            self._put_in_place(lane.weights)
+            made = lane.step()
+            with self._wake:
+                counted = self._stats
+                self._stats = replace(
+                    counted, tokens=counted.tokens + made, steps=counted.steps + 1
+                )
+
+    def _score(self, job: ScoreJob) -> None:
+        try:
+            self._put_in_place(self.weight_sets.base if job.weights is None else job.weights)
+            prefixes = [job.prefix] * len(job.rows)
+            sums = response_logps(
+                self._model, job.rows, prefixes, max_tokens=_SCORED_TOKENS_AT_ONCE
+            )
+            job.future.set_result(tuple(sums.tolist()))
+        except _MODEL_ERRORS as error:
+            job.future.set_exception(_failed(error))
+
+    def _put_in_place(self, weights: Weights) -> None:
+        started_s = time.perf_counter()
+        if self.weight_sets.use(weights):
+            stall_s = time.perf_counter() - started_s
+            with self._wake:
+                longest_s = max(self._stats.max_stall_s, stall_s)
+                self._stats = replace(self._stats, last_stall_s=stall_s, max_stall_s=longest_s)
+
+    def _end(self) -> None:
+        """Nothing is left waiting for ever, however the thread came to its end."""
+        with self._wake:
+            self._closing = True
+            calls, jobs = self._queue.take_all(), self._jobs
+            self._jobs = []
+        closed = EngineClosed("the engine was stopped")
+        for call in (*calls, *(call for lane in self._lanes for call in lane.calls)):
+            call.generation.fail(closed)
+        for job in jobs:
+            job.future.set_exception(closed)
+        self._lanes = []
+
+
+@contextmanager
+def _contained(lane: Lane, *joining: Call) -> Iterator[None]:
+    """A failure of the model ends the calls in `lane` and nothing else."""
+    try:
+        yield
+    except _MODEL_ERRORS as error:
+        logger.exception("generation failed")
+        for call in (*lane.drop_all(), *joining):
+            call.generation.fail(_failed(error))
+
+
+def _failed(error: Exception) -> EngineFailed:
+    return EngineFailed(f"{type(error).__name__}: {error}")

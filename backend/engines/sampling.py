@@ -1,4 +1,4 @@
-"""Logits of rows with different sampling settings → one token each. Pure but for the generators.
+"""Logits of rows with different sampling settings → one token each.
 
 A row's draw depends on its own logits and seed alone: noise comes from the row's own generator, and
 the token is the largest of logit/temperature plus Gumbel noise among the nucleus (the Gumbel-max
@@ -17,66 +17,56 @@ from torch import Tensor
 
 from backend.engines.base import Sampling
 
-_NUCLEUS_GUESS = 1024  # sorting so many finds nearly every nucleus; the whole vocabulary is slow
+_NUCLEUS_GUESS = 1024  # ranking so many finds nearly every nucleus; the whole vocabulary is slow
 
 
 class RowSampler:
     """How one row draws, and the state of its random numbers."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self.temperature = sampling.temperature
-        self.top_p = sampling.top_p
+        self._temperature = sampling.temperature
+        self._top_p = sampling.top_p
         # On the CPU whatever the model's device, so that a seed means the same everywhere.
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
-    def gumbel(self, size: int) -> Tensor:
-        """(size,) fp32 standard Gumbel noise, the next of this row."""
-        return torch.empty(size).exponential_(generator=self._generator).log_().neg_()
+    def draw(self, logits: Tensor) -> Tensor:
+        """The row's next token, a scalar, from logits (V,); temperature 0 takes the largest."""
+        if self._temperature == 0:
+            return logits.argmax()
+        scores = logits.float() / self._temperature
+        uniform = torch.rand(len(scores), generator=self._generator).to(scores.device)
+        if self._top_p >= 1:
+            return (scores + _gumbel(uniform)).argmax()
+        ids = nucleus(scores, self._top_p)
+        return ids[(scores[ids] + _gumbel(uniform[ids])).argmax()]
 
 
 def draw(logits: Tensor, samplers: Sequence[RowSampler]) -> Tensor:
-    """One token id per row.
+    """One token id per row, (B,), from logits (B, V)."""
+    return torch.stack(
+        [sampler.draw(row) for sampler, row in zip(samplers, logits, strict=True)]
+    )
+
+
+def nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Ids of the fewest likeliest tokens whose probabilities sum to `top_p` (arXiv 1904.09751).
 
     Args:
-        logits: (B, V), any float type.
-        samplers: one per row; temperature 0 takes the largest logit.
+        scores: (V,) fp32, unnormalized log-probs.
+        top_p: in (0, 1].
 
     Returns:
-        (B,) int64.
+        (N,) int64, likeliest first, N ≥ 1.
     """
-    chosen = logits.argmax(-1)
-    rows = [row for row, sampler in enumerate(samplers) if sampler.temperature > 0]
-    if not rows:
-        return chosen
-    warm = [samplers[row] for row in rows]
-    temperatures = torch.tensor([s.temperature for s in warm], device=logits.device)
-    top_p = torch.tensor([s.top_p for s in warm], device=logits.device)
-    scores = logits[rows].float() / temperatures[:, None]
-    noise = torch.stack([s.gumbel(logits.shape[-1]) for s in warm]).to(logits.device)
-    outside = scores < nucleus_floor(scores, top_p)
-    chosen[rows] = (scores + noise).masked_fill_(outside, -torch.inf).argmax(-1)
-    return chosen
-
-
-def nucleus_floor(scores: Tensor, top_p: Tensor) -> Tensor:
-    """The smallest score inside the nucleus: the fewest likeliest tokens that reach `top_p`.
-
-    Args:
-        scores: (B, V) fp32 unnormalized log-probs.
-        top_p: (B,) in (0, 1]; 1 keeps everything.
-
-    Returns:
-        (B, 1); -inf where everything is kept.
-    """
-    everything = top_p >= 1
-    if bool(everything.all()):
-        return torch.full_like(scores[:, :1], -torch.inf)
-    total = scores.logsumexp(-1, keepdim=True)
-    guess = min(_NUCLEUS_GUESS, scores.shape[-1])
-    ranked = scores.topk(guess).values
-    mass = (ranked - total).exp().cumsum(-1)
-    if guess < scores.shape[-1] and bool(((mass[:, -1] < top_p) & ~everything).any()):
-        ranked = scores.sort(-1, descending=True).values
+    total = scores.logsumexp(-1)
+    for size in (min(_NUCLEUS_GUESS, len(scores)), len(scores)):
+        ranked, ids = scores.topk(size)
         mass = (ranked - total).exp().cumsum(-1)
-    inside = (mass < top_p[:, None]).sum(-1, keepdim=True).clamp(max=ranked.shape[-1] - 1)
-    return ranked.gather(-1, inside).masked_fill(everything[:, None], -torch.inf)
+        if bool(mass[-1] >= top_p):
+            break
+    return ids[: int((mass < top_p).sum()) + 1]
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniform noise in [0, 1)."""
+    return -(-uniform.log()).log()

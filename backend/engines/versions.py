@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.engines.base import VersionRef
+from torch import Tensor
+
+from backend.engines.base import Condition, VersionRef
 from backend.engines.weights import Weights, WeightSets
 from trainer.artifacts import ArtifactDamaged, UserVectors, load_version
 from trainer.language_model import LanguageModel
@@ -22,6 +24,12 @@ class LoadedVersion:
     weights: Weights
     vectors: UserVectors
     prompts: PromptFormat
+
+    def vector(self, condition: Condition, user_id: int | None) -> Tensor | None:
+        """The prefix (P, H) of a condition; None for the base model."""
+        if condition is Condition.BASE:
+            return None
+        return self.vectors.vector(user_id if condition is Condition.PERSONAL else None)
 
 
 def load(ref: VersionRef, base: LanguageModel, sets: WeightSets) -> LoadedVersion:

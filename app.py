@@ -1,0 +1,133 @@
+"""Attune's composition root: settings → objects → web app → start, stop.
+
+`python app.py` is all a Space or a server runs. The web server answers from the first moment; torch
+and Gradio are imported, and the model loaded, behind it in `_open`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+
+from backend import base_model, startup
+from backend.administration import Administration
+from backend.errors import AttuneError, ConfigurationError
+from backend.front_door import FrontDoor
+from backend.settings import Settings, load_settings
+from db.session import Database
+from ui import account_pages
+
+_log = logging.getLogger("attune")
+_STARTED = 0
+_CANNOT_START = 2
+
+
+def main() -> int:
+    """Run until stopped; returns the exit status: 0, or 2 when it cannot start as configured."""
+    try:
+        settings = load_settings(os.environ)
+        _prepare_process(settings)
+        return _serve(settings)
+    except ConfigurationError as error:
+        sys.stderr.write(f"attune: {error}\n")
+        return _CANNOT_START
+
+
+def _prepare_process(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "alembic", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Read when OpenMP and Gradio are first imported, which is later, in `_open`.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def _serve(settings: Settings) -> int:
+    with ExitStack() as closing:
+        data = startup.prepare_data_dir(settings.data_dir)
+        base_model.check_name(settings.model)
+        database = startup.open_database(settings.resolved_database_url)
+        closing.callback(database.close)
+        listening = startup.listen(settings.host, settings.port)
+        closing.callback(listening.close)
+        address = settings.public_url or "http://{}:{}".format(*listening.getsockname()[:2])
+
+        door = FrontDoor(account_pages.waiting_page, framers=_framers(settings))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                door,
+                log_level="warning",
+                timeout_graceful_shutdown=3,
+                proxy_headers=bool(settings.public_url),
+                forwarded_allow_ips="*" if settings.embed else None,
+            )
+        )
+
+        def open_house() -> None:
+            try:
+                _open(settings, data, database, door, closing)
+            except AttuneError as error:
+                door.fail(str(error))
+                sys.stderr.write(f"attune: {error}\n")
+                server.should_exit = True
+            except Exception:
+                _log.exception("cannot start")
+                door.fail("cannot start; the log says why")
+                server.should_exit = True
+            else:
+                _greet(address, database)
+
+        opening = threading.Thread(target=open_house, name="opening")
+        opening.start()
+        _say(f"Attune is starting at {address}")
+        server.run(sockets=[listening])
+        opening.join()
+        return _STARTED if door.failure is None else _CANNOT_START
+
+
+def _open(
+    settings: Settings, data: Path, database: Database, door: FrontDoor, closing: ExitStack
+) -> None:
+    """Build the house and install it behind the front door."""
+    # Late, and only here: this import takes seconds.
+    import assembly  # noqa: PLC0415
+
+    ground = assembly.Ground(
+        settings=settings,
+        data=data,
+        database=database,
+        announce=door.announce,
+        closing=closing,
+    )
+    door.install(assembly.build(ground), lambda: None)
+
+
+def _greet(address: str, database: Database) -> None:
+    _say(f"Attune is ready at {address}")
+    invite = Administration(database, clock=lambda: datetime.now(UTC)).first_admin_invite()
+    if invite is not None:
+        _say(f"Make the first admin, once, at {address}/invite/{invite}")
+
+
+def _framers(settings: Settings) -> str:
+    return "https://huggingface.co" if settings.embed else "'none'"
+
+
+def _say(line: str) -> None:
+    """A line for the person who started the program."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Every object wired to the next: the model, the engine, the use cases, the pages, the threads.
+
+`app.py` imports this module late, in a thread: torch, transformers and Gradio take seconds to
+import, and the web server answers meanwhile. With `app.py` it is the composition root: nothing
+else sees all of the house.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from backend import base_model, prompts
+from backend.base_model import BaseModel
+from backend.comparisons import Desk
+from backend.engines.base import Engine, Sampling
+from backend.engines.echo import EchoEngine
+from backend.engines.local import LocalEngine
+from backend.errors import ConfigurationError
+from backend.lease import Lease, this_process
+from backend.making import Maker
+from backend.prefetch import Prefetcher
+from backend.round_input import RoundLimits
+from backend.scheduler import start_scheduler
+from backend.settings import Settings
+from backend.trainer_process import TrainerProcess
+from backend.training import Training
+from backend.versions import Versions
+from db.session import Database
+from trainer.config import TrainConfig
+from trainer.language_model import load_language_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What stands before the house is built.
+
+    Attributes:
+        announce: says what is going on, for the waiting page.
+        closing: undoes, last first, what was started.
+    """
+
+    settings: Settings
+    data: Path
+    database: Database
+    announce: Callable[[str], None]
+    closing: ExitStack
+
+
+def build(ground: Ground) -> FastAPI:
+    """Load the model, wire everything, start the threads and the trainer process.
+
+    Raises:
+        ConfigurationError: the model cannot be had or loaded.
+        Unavailable: no undamaged version is left.
+    """
+    settings, database = ground.settings, ground.database
+    prompts.import_bank(database, now())
+    model = None if settings.engine == "echo" else _resolve_model(ground)
+    engine = _make_engine(ground, model)
+    versions = Versions(database, engine, ground.data / "versions", clock=now)
+    ground.announce("preparing the first version")
+    versions.ensure_initial()
+    versions.follow()
+    desk = _make_desk(ground, engine, versions)
+    training = _make_training(ground, engine, versions, model)
+    ground.announce("opening the pages")
+    web = _make_web(ground, engine, desk, versions, training)
+    jobs: dict[str, Callable[[], None]] = {"follow": versions.follow}
+    if model is not None and settings.trainer:
+        jobs["tick"] = training.tick
+    ground.closing.callback(start_scheduler(jobs, settings.tick_s).shutdown)
+    return web
+
+
+def now() -> datetime:
+    """The present moment in UTC."""
+    return datetime.now(UTC)
+
+
+def _resolve_model(ground: Ground) -> BaseModel:
+    settings = ground.settings
+    return base_model.resolve(
+        settings.model, settings.model_revision, settings.cache_dir, ground.announce
+    )
+
+
+def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
+    if model is None:
+        return EchoEngine()
+    settings = ground.settings
+    ground.announce("loading the model")
+    try:
+        base = load_language_model(
+            model.path, model.identity, device=settings.device, dtype=settings.dtype
+        )
+        return LocalEngine(
+            base,
+            max_batch=settings.max_batch,
+            threads=settings.engine_threads,
+            config=_train_config(settings),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
+
+
+def _make_desk(ground: Ground, engine: Engine, versions: Versions) -> Desk:
+    settings, database, closing = ground.settings, ground.database, ground.closing
+    rng = random.SystemRandom()
+    maker = Maker(
+        database,
+        engine,
+        sampling=Sampling(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        ),
+        blind_share=settings.blind_share,
+        base_share=settings.base_share,
+        clock=now,
+        rng=rng,
+    )
+    # Closed last first: no new pairs, then the engine gives up its own, then the maker lets go.
+    closing.callback(maker.close)
+    closing.callback(engine.close)
+    prefetcher = Prefetcher(database, engine, maker, target=settings.prefetch, clock=now, rng=rng)
+    closing.callback(prefetcher.close)
+    versions.on_swap(prefetcher.look_again)
+    return Desk(
+        database,
+        maker,
+        max_prompt_chars=settings.max_prompt_chars,
+        clock=now,
+        rng=rng,
+        pair_taken=prefetcher.wanted,
+    )
+
+
+def _make_training(
+    ground: Ground, engine: Engine, versions: Versions, model: BaseModel | None
+) -> Training:
+    settings, database, closing = ground.settings, ground.database, ground.closing
+    trainer = TrainerProcess(_trainer_arguments(settings, model) if model is not None else [])
+    training = Training(
+        database,
+        trainer,
+        versions,
+        Lease(database, this_process(), clock=now),
+        identity=engine.model_identity,
+        config=_train_config(settings),
+        limits=RoundLimits(
+            new=settings.round_max_new,
+            replay=settings.round_replay,
+            user_cap=settings.round_user_cap,
+        ),
+        min_choices=settings.round_min_choices,
+        max_wait=timedelta(seconds=settings.round_max_wait_s),
+        timeout_s=settings.round_timeout_s,
+        clock=now,
+    )
+    if model is not None and settings.trainer:
+        closing.callback(training.close)
+        closing.callback(trainer.close)
+        trainer.start()
+    return training
+
+
+def _trainer_arguments(settings: Settings, model: BaseModel) -> list[str]:
+    return [
+        *("--model", str(model.path), "--identity", model.identity),
+        *("--device", settings.trainer_device, "--dtype", settings.dtype),
+        *("--threads", str(settings.trainer_threads), "--nice", str(settings.trainer_nice)),
+    ]
+
+
+def _train_config(settings: Settings) -> TrainConfig:
+    return TrainConfig(
+        epochs=settings.round_epochs,
+        learning_rate_vector=settings.learning_rate_vector,
+        learning_rate_adapter=settings.learning_rate_adapter,
+    )
+
+
+def _make_web(
+    ground: Ground, engine: Engine, desk: Desk, versions: Versions, training: Training
+) -> FastAPI:
+    raise NotImplementedError

@@ -1,0 +1,86 @@
+"""What must hold before the program starts: a data folder with room, a database that answers.
+
+Each failure is one clear line (`ConfigurationError`). Knows nothing of models and of the web.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from backend.errors import ConfigurationError
+from db.migrate import migrate
+from db.session import Database
+
+_LEAST_FREE_BYTES = 200 * 2**20
+_PROBE_BYTES = 64 * 2**10
+
+
+def prepare_data_dir(folder: Path) -> Path:
+    """The data folder with its `versions` folder, writable and with room; returns it absolute.
+
+    Raises:
+        ConfigurationError: it cannot be made or written, or the disk is full.
+    """
+    absolute = folder.expanduser().absolute()
+    probe = absolute / ".probe"
+    try:
+        (absolute / "versions").mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * _PROBE_BYTES)
+        probe.unlink()
+    except OSError as error:
+        if absolute.is_dir():
+            probe.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"cannot write to the data folder {absolute}: {error.strerror}"
+        ) from error
+    free = shutil.disk_usage(absolute).free
+    if free < _LEAST_FREE_BYTES:
+        raise ConfigurationError(
+            f"the disk of the data folder {absolute} is full: "
+            f"{free // 2**20} MB free, {_LEAST_FREE_BYTES // 2**20} MB needed"
+        )
+    return absolute
+
+
+def open_database(url: str) -> Database:
+    """A migrated database.
+
+    Raises:
+        ConfigurationError: the URL is wrong, or the database does not answer or cannot be written.
+    """
+    try:
+        database = Database(url)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigurationError(
+            "ATTUNE_DATABASE_URL is not a database URL this program knows; "
+            "examples: sqlite:///attune.db, postgresql://user:password@host/attune"
+        ) from error
+    try:
+        database.ping()
+        migrate(database)
+    except DBAPIError as error:
+        database.close()
+        shown = make_url(url).render_as_string(hide_password=True)
+        why = " ".join(str(error.orig).split())
+        raise ConfigurationError(f"cannot use the database {shown}: {why}") from error
+    return database
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationError: the address is taken or not this machine's.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}; ATTUNE_PORT takes another port"
+        ) from error

@@ -1,0 +1,69 @@
+"""Models and versions for engine tests: a tiny random Llama, and random adapters with vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from trainer import artifacts
+from trainer.adapter import adapter_config_json, initial_adapter
+from trainer.config import TrainConfig
+from trainer.language_model import LanguageModel
+
+USERS = (1, 2, 3, 4)
+
+
+def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """Two random layers; weights large enough that greedy choices are no near-ties."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    model = LlamaForCausalLM(config)
+    model.requires_grad_(False)
+    model.train(False)
+    return LanguageModel(model, tokenizer, "tiny")
+
+
+def write_random_version(
+    base: LanguageModel, target: Path, *, seed: int, strength: float = 0.5
+) -> None:
+    """A version as a round would write it: random non-zero adapter, vectors for `USERS`.
+
+    Args:
+        strength: size of B's entries, and of the offsets against a word embedding's.
+    """
+    config = TrainConfig()
+    torch.manual_seed(seed)
+    adapter = {
+        name: torch.randn_like(tensor) * strength * 0.1 if "lora_B" in name else tensor
+        for name, tensor in initial_adapter(base.model, config).items()
+    }
+    words = base.model.get_input_embeddings().weight[100 : 100 + config.prefix_tokens].float()
+    offsets = torch.randn(len(USERS), *words.shape) * words.std() * strength
+    vectors = {
+        "generic": words.contiguous(),
+        "user_ids": torch.tensor(USERS),
+        "offsets": offsets,
+    }
+    files = {
+        artifacts.TRAIN_CONFIG: json.dumps(config.to_json()).encode(),
+        artifacts.ADAPTER_CONFIG: adapter_config_json(config),
+        artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter),
+        artifacts.USER_VECTORS: safetensors.torch.save(vectors),
+    }
+    artifacts.write_artifact(target, files, base_identity=base.identity)

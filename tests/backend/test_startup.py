@@ -1,0 +1,68 @@
+"""What stops the program before it starts, and how it says so."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect
+
+from backend import startup
+from backend.errors import ConfigurationError
+
+
+def _refusal(function: object, *arguments: object) -> str:
+    assert callable(function)
+    with pytest.raises(ConfigurationError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_data_folder_is_made_and_left_clean(tmp_path: Path) -> None:
+    folder = startup.prepare_data_dir(tmp_path / "deep" / "data")
+    assert [path.name for path in folder.iterdir()] == ["versions"]
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("x")
+    assert "cannot write to the data folder" in _refusal(
+        startup.prepare_data_dir, tmp_path / "data"
+    )
+
+
+def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = startup.shutil.disk_usage(tmp_path)._replace(free=3 * 2**20)
+    monkeypatch.setattr(startup.shutil, "disk_usage", lambda _path: usage)
+    assert "is full: 3 MB free" in _refusal(startup.prepare_data_dir, tmp_path)
+
+
+def test_a_new_sqlite_file_is_migrated(tmp_path: Path) -> None:
+    database = startup.open_database(f"sqlite:///{tmp_path / 'a.db'}")
+    assert "choices" in inspect(database.engine).get_table_names()
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle9://x/y", "http://example.org"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    assert "not a database URL" in _refusal(startup.open_database, url)
+
+
+def test_an_unreachable_database_is_refused_without_its_password() -> None:
+    words = _refusal(startup.open_database, "postgresql://me:s3cret@127.0.0.1:1/attune")
+    assert "cannot use the database postgresql://me:***@127.0.0.1:1/attune" in words
+    assert "s3cret" not in words
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_text("this is not a database, but long enough to look at" * 30)
+    assert "cannot use the database" in _refusal(
+        startup.open_database, f"sqlite:///{tmp_path / 'a.db'}"
+    )
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1:{port}" in _refusal(startup.listen, "127.0.0.1", port)

@@ -1,0 +1,124 @@
+"""A random two-layer model with the embedded model's tokenizer, and pairs of opposed taste."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+from trainer.config import GateConfig, TrainConfig
+from trainer.language_model import LanguageModel
+from trainer.round import write_initial
+from trainer.types import Message, PreferencePair, ResponseTokens, RoundRequest
+
+IDENTITY = "1d" * 32
+CONFIG = TrainConfig(
+    prefix_tokens=4,
+    epochs=3,
+    lora_rank=4,
+    lora_alpha=8,
+    learning_rate_adapter=2e-3,
+    learning_rate_vector=2e-2,
+    # A random model's texts are noise of any likelihood.
+    gate=GateConfig(probe_prompts=2, probe_new_tokens=12, max_nll_rise_nats=10.0),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(embedded_model_path: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(embedded_model_path, local_files_only=True)
+
+
+@pytest.fixture
+def base(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """A random model: hidden size 32, two layers, fp32, frozen."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=2,
+                tie_word_embeddings=True,
+                initializer_range=0.2,
+            )
+        )
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    model.requires_grad_(False)
+    return LanguageModel(model.eval(), tokenizer, IDENTITY)
+
+
+@pytest.fixture
+def initial(base: LanguageModel, tmp_path: Path) -> Path:
+    """Directory of the version before the first round."""
+    path = tmp_path / "versions" / "initial"
+    write_initial(base, CONFIG, path)
+    return path
+
+
+def prompt(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def opposed_pairs(
+    tokenizer: PreTrainedTokenizerBase, users: tuple[int, int] = (1, 2), prompts: int = 4
+) -> tuple[PreferencePair, ...]:
+    """Over the same pairs of responses the first user prefers one kind, the second the other."""
+    pairs = []
+    for index in range(prompts):
+        short = (*tokenizer.encode("Yes, do that now." + "!" * index), 2)
+        long = tuple(tokenizer.encode(f"It depends on {index} things, which I shall explain."))
+        one = ResponseTokens(response_id=2 * index, token_ids=short)
+        other = ResponseTokens(response_id=2 * index + 1, token_ids=long)
+        messages = prompt(f"How do I start number {index}?")
+        for order, user in enumerate(users):
+            chosen, rejected = (one, other) if order == 0 else (other, one)
+            pairs.append(
+                PreferencePair(
+                    pair_id=10 * index + order + 1,
+                    user_id=user,
+                    messages=messages,
+                    chosen=chosen,
+                    rejected=rejected,
+                )
+            )
+    return tuple(pairs)
+
+
+@pytest.fixture
+def round_request(tokenizer: PreTrainedTokenizerBase, initial: Path) -> Callable[..., RoundRequest]:
+    """Make a request; keyword arguments replace its defaults."""
+
+    def make(**changes: object) -> RoundRequest:
+        values: dict[str, object] = {
+            "round_id": 1,
+            "pairs": opposed_pairs(tokenizer),
+            "held_out": (),
+            "probe_prompts": (prompt("What is tea?"), prompt("Name a river.")),
+            "parent": str(initial),
+            "output": str(initial.parent / "round-1"),
+            "config": CONFIG,
+        }
+        return RoundRequest(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from tests.trainer.conftest import CONFIG
+from trainer import artifacts
+from trainer.artifacts import (
+    ArtifactDamaged,
+    UserVectors,
+    load_version,
+    manifest_sha256,
+    sweep_partials,
+    verify,
+    write_artifact,
+)
+from trainer.user_models import IndividualUserModel
+
+IDENTITY = "ab" * 32
+GENERIC = torch.arange(8.0).reshape(2, 4)
+OFFSETS = {3: torch.full((2, 4), 0.5)}
+
+
+def files() -> dict[str, bytes]:
+    return {
+        artifacts.TRAIN_CONFIG: json.dumps(CONFIG.to_json()).encode(),
+        artifacts.ADAPTER_CONFIG: b"{}",
+        artifacts.ADAPTER_WEIGHTS: save({"a.lora_A.weight": torch.ones(2, 2)}),
+        artifacts.USER_VECTORS: save(IndividualUserModel(GENERIC, OFFSETS, ()).tensors()),
+        artifacts.TRAINER_STATE: save({"generic/step": torch.tensor(3.0)}),
+        artifacts.METRICS: b'{"curve": []}',
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("versions") / "v1"
+    write_artifact(path, files(), base_identity=IDENTITY)
+    return path
+
+
+def test_a_version_comes_back_as_written(written: Path) -> None:
+    version = load_version(written, base_identity=IDENTITY)
+    assert version.config == CONFIG
+    assert version.lora_scale == CONFIG.lora_alpha / CONFIG.lora_rank
+    assert torch.equal(version.adapter["a.lora_A.weight"], torch.ones(2, 2))
+    assert torch.equal(version.vectors.generic, GENERIC)
+    assert torch.equal(version.vectors.vector(3), GENERIC + 0.5)
+    assert {p.name for p in written.iterdir()} == {
+        "adapter",
+        "manifest.json",
+        "metrics.json",
+        "train_config.json",
+        "trainer_state.safetensors",
+        "user_vectors.safetensors",
+    }
+
+
+def test_an_unknown_user_is_served_the_generic_vector() -> None:
+    vectors = UserVectors(GENERIC, {3: GENERIC + 1})
+    assert vectors.vector(None) is GENERIC
+    assert vectors.vector(99) is GENERIC
+    assert torch.equal(vectors.vector(3), GENERIC + 1)
+
+
+def test_the_manifests_checksum_is_what_write_returned(tmp_path: Path) -> None:
+    digest = write_artifact(tmp_path / "v", files(), base_identity=IDENTITY)
+    assert manifest_sha256(tmp_path / "v") == digest
+    assert set(verify(tmp_path / "v").files) == set(files())
+
+
+def test_another_base_model_is_refused(written: Path) -> None:
+    with pytest.raises(ArtifactDamaged, match="made for base model"):
+        load_version(written, base_identity="cd" * 32)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_in_any_file_is_refused(written: Path, data: st.DataObject) -> None:
+    names = sorted([*files(), artifacts.MANIFEST])
+    path = written / data.draw(st.sampled_from(names))
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    flipped = whole[at] ^ (1 << data.draw(st.integers(0, 7)))
+    path.write_bytes(whole[:at] + bytes([flipped]) + whole[at + 1 :])
+    try:
+        with pytest.raises(ArtifactDamaged):
+            load_version(written, base_identity=IDENTITY)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_any_flipped_bit_of_the_manifest_is_refused(written: Path) -> None:
+    path = written / artifacts.MANIFEST
+    whole = path.read_bytes()
+    accepted = []
+    try:
+        for at in range(len(whole)):
+            for bit in range(8):
+                path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
+                try:
+                    load_version(written, base_identity=IDENTITY)
+                except ArtifactDamaged:
+                    continue
+                accepted.append((at, bit))
+    finally:
+        path.write_bytes(whole)
+    assert accepted == []
+
+
+@pytest.mark.parametrize("name", [*files(), artifacts.MANIFEST])
+def test_a_missing_or_cut_file_is_refused(tmp_path: Path, written: Path, name: str) -> None:
+    shutil.copytree(written, tmp_path / "v")
+    (tmp_path / "v" / name).write_bytes((tmp_path / "v" / name).read_bytes()[:-1])
+    with pytest.raises(ArtifactDamaged):
+        verify(tmp_path / "v")
+    (tmp_path / "v" / name).unlink()
+    with pytest.raises(ArtifactDamaged, match="missing"):
+        verify(tmp_path / "v")
+
+
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactDamaged):
+        load_version(tmp_path / "nothing", base_identity=IDENTITY)
+
+
+def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "v", {"a": b"1"}, base_identity=IDENTITY)
+    manifest = tmp_path / "v" / artifacts.MANIFEST
+    (tmp_path / "v" / "a").rename(tmp_path / "a")
+    manifest.write_text(manifest.read_text().replace('"a"', '"../a"'))
+    with pytest.raises(ArtifactDamaged, match="outside"):
+        verify(tmp_path / "v")
+
+
+def test_whole_but_senseless_content_is_refused(tmp_path: Path) -> None:
+    content = {**files(), artifacts.USER_VECTORS: b"not tensors"}
+    write_artifact(tmp_path / "v", content, base_identity=IDENTITY)
+    with pytest.raises(ArtifactDamaged, match="cannot be read"):
+        load_version(tmp_path / "v", base_identity=IDENTITY)
+
+
+def test_an_existing_target_is_never_overwritten(tmp_path: Path, written: Path) -> None:
+    before = manifest_sha256(written)
+    with pytest.raises(FileExistsError):
+        write_artifact(written, {"x": b"y"}, base_identity=IDENTITY)
+    assert manifest_sha256(written) == before
+
+
+@pytest.mark.parametrize("call", range(8))
+def test_a_failure_at_any_fsync_leaves_nothing(tmp_path: Path, monkeypatch, call: int) -> None:
+    fsync, calls = os.fsync, []
+
+    def failing(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == call + 1:
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="No space"):
+        write_artifact(tmp_path / "v", files(), base_identity=IDENTITY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everything_is_synced_before_the_rename_and_the_parent_after(
+    tmp_path: Path, monkeypatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(handle: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    write_artifact(tmp_path / "v", files(), base_identity=IDENTITY)
+    at = events.index("rename")
+    assert {Path(name).name for name in files()} | {"manifest.json", "adapter"} < set(events[:at])
+    assert events[at + 1 :] == [tmp_path.name]
+
+
+def test_leftovers_of_a_killed_process_are_swept_and_versions_are_not(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "v", files(), base_identity=IDENTITY)
+    (tmp_path / ".w.123.partial").mkdir()
+    (tmp_path / ".w.123.partial" / "a").write_bytes(b"half")
+    sweep_partials(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["v"]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.conftest import opposed_pairs
+from trainer.batching import Row, by_budget, by_length, epoch_batches, pad_rows, pair_rows
+from trainer.prompting import EncodedPrompt, PromptFormat
+from trainer.types import PreferencePair, ResponseTokens
+
+CPU = torch.device("cpu")
+
+
+def row(prompt: tuple[int, ...], response: tuple[int, ...]) -> Row:
+    return Row(EncodedPrompt(prompt, None), response)
+
+
+def test_pad_rows_by_hand() -> None:
+    batch = pad_rows([row((5, 6), (7, 8, 9)), row((4,), (3,))], CPU)
+    # The last response token is predicted, never read: row 0 reads 5 6 7 8, row 1 reads 4.
+    assert batch.ids.tolist() == [[5, 6, 7, 8], [4, 0, 0, 0]]
+    # 7 is predicted at 6 (place 1), 8 at place 2, 9 at place 3; 3 at place 0 of row 1, flat 4.
+    assert batch.positions.tolist() == [1, 2, 3, 4]
+    assert batch.labels.tolist() == [7, 8, 9, 3]
+    assert batch.rows.tolist() == [0, 0, 0, 1]
+
+
+def test_pair_rows_share_the_prompt_and_leave_the_reference_without_prefix(tokenizer) -> None:
+    pair = opposed_pairs(tokenizer)[0]
+    rows = pair_rows(pair, PromptFormat(tokenizer, 4))
+    assert rows.chosen.prompt == rows.rejected.prompt
+    assert rows.chosen.prompt.prefix_start is not None
+    assert rows.reference_chosen.prompt.prefix_start is None
+    assert rows.chosen.response_ids == pair.chosen.token_ids
+    assert rows.reference_rejected.response_ids == pair.rejected.token_ids
+    assert rows.tokens == 2 * (rows.chosen.length + rows.rejected.length)
+
+
+def test_an_empty_response_is_refused_by_name(tokenizer) -> None:
+    whole = opposed_pairs(tokenizer)[0]
+    empty = PreferencePair(
+        pair_id=77,
+        user_id=1,
+        messages=whole.messages,
+        chosen=ResponseTokens(1, ()),
+        rejected=whole.rejected,
+    )
+    with pytest.raises(ValueError, match="pair 77 has an empty response"):
+        pair_rows(empty, PromptFormat(tokenizer, 4))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 1000))
+def test_by_length_places_each_row_once_and_keeps_its_bounds(
+    lengths: list[int], max_tokens: int
+) -> None:
+    groups = by_length(lengths, max_tokens=max_tokens, max_padding=0.2)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        area = max(lengths[i] for i in group) * len(group)
+        assert area <= max_tokens or len(group) == 1
+        assert sum(lengths[i] for i in group) >= 0.8 * area
+
+
+def test_by_budget_cuts_in_order() -> None:
+    assert by_budget([3, 4, 9, 1], max_tokens=7) == [[0, 1], [2], [3]]
+
+
+def test_epoch_batches_cover_everything_in_a_seeded_order() -> None:
+    first, again = epoch_batches(10, 4, seed="a"), epoch_batches(10, 4, seed="a")
+    assert first == again
+    assert first != epoch_batches(10, 4, seed="b")
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert sorted(i for batch in first for i in batch) == list(range(10))

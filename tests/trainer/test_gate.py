@@ -1,0 +1,166 @@
+"""Each refusal on its own, each bound from both sides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from trainer.config import GateConfig
+from trainer.gate import (
+    GateFigures,
+    HeldOutPair,
+    TextFigures,
+    judge,
+    named_figures,
+    oldest_user,
+)
+from trainer.types import PreferencePair, ResponseTokens
+
+BOUNDS = GateConfig()
+BASE_TEXTS = TextFigures(mean_tokens=40, nll_nats=1.0, repetition=0.1, empty=0)
+HEALTHY = GateFigures(
+    nonfinite=(),
+    held_out=(),
+    oldest_user=None,
+    chosen_logp_change=0.1,
+    base_texts=BASE_TEXTS,
+    texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
+)
+
+
+def with_text(**changes: float) -> GateFigures:
+    return replace(HEALTHY, texts={"user 3": replace(BASE_TEXTS, **changes)})
+
+
+def rises(*changes: float, user: int = 1) -> tuple[HeldOutPair, ...]:
+    return tuple(HeldOutPair(user, 0.7, 0.7 + change) for change in changes)
+
+
+def test_a_healthy_round_passes_and_says_it_had_no_held_out_pairs() -> None:
+    assert judge(HEALTHY, BOUNDS) == ()
+    assert named_figures(HEALTHY)["held_out_pairs"] == 0
+
+
+def test_numbers_that_are_not_finite_refuse() -> None:
+    (reason,) = judge(replace(HEALTHY, nonfinite=("adapter.x", "generic")), BOUNDS)
+    assert reason == "2 tensors hold numbers that are not finite, first adapter.x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        # allowed: 0.1 + 2 · 0.5 / √n, the spread of equal rises being 0
+        ((1.05,), True),
+        ((1.15,), False),
+        ((0.55,) * 4, True),
+        ((0.65,) * 4, False),
+        ((0.15,) * 400, True),
+        ((0.16,) * 400, False),
+        ((-2.0,) * 4, True),
+        # allowed: 0.1 + 2 · 2 / √4 = 2.1; a wide spread tells little
+        ((0.0, 0.0, 3.464, 3.464), True),
+        ((math.nan,), False),
+    ],
+)
+def test_held_out_loss(changes: tuple[float, ...], passes: bool) -> None:
+    reasons = judge(replace(HEALTHY, held_out=rises(*changes)), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("held-out pairs are worse than before")
+
+
+def test_the_worst_off_user_is_judged_alone() -> None:
+    held_out = rises(*[-0.5] * 20) + rises(*[0.9] * 4, user=2)
+    (reason,) = judge(replace(HEALTHY, held_out=held_out), BOUNDS)
+    assert reason.startswith("the worst-off user's (2) held-out pairs are worse")
+    assert "over 4 pairs" in reason
+
+
+def test_the_oldest_user_is_judged_alone() -> None:
+    held_out = rises(*[-0.5] * 40) + rises(*[0.9] * 4, user=2) + rises(*[1.0] * 4, user=3)
+    reasons = judge(replace(HEALTHY, held_out=held_out, oldest_user=2), BOUNDS)
+    assert [reason.split(" held-out")[0] for reason in reasons] == [
+        "the worst-off user's (3)",
+        "the oldest user's (2)",
+    ]
+
+
+def test_a_user_with_few_held_out_pairs_is_not_judged_alone() -> None:
+    held_out = rises(*[-0.5] * 20) + rises(*[0.9] * 3, user=2)
+    assert judge(replace(HEALTHY, held_out=held_out, oldest_user=2), BOUNDS) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"), [(-0.99, True), (-1.01, False), (math.nan, False), (5.0, True)]
+)
+def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> None:
+    reasons = judge(replace(HEALTHY, chosen_logp_change=change), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or "chosen responses have become improbable" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("nll", "passes"), [(1.49, True), (1.51, False), (0.2, True), (math.nan, False)]
+)
+def test_texts_must_be_likely_under_the_base_model(nll: float, passes: bool) -> None:
+    reasons = judge(with_text(nll_nats=nll), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 3: generated texts are unlike language")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "passes"), [(6.1, True), (5.9, False), (119.0, True), (121.0, False)]
+)
+def test_texts_must_be_of_comparable_length(tokens: float, passes: bool) -> None:
+    reasons = judge(with_text(mean_tokens=tokens), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or "tokens on average" in reasons[0]
+
+
+@pytest.mark.parametrize(("share", "passes"), [(0.5, True), (0.51, False)])
+def test_texts_must_not_repeat(share: float, passes: bool) -> None:
+    reasons = judge(with_text(repetition=share), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0] == "user 3: 51% of the generated 4-grams are repeated"
+
+
+def test_a_base_model_that_repeats_itself_moves_the_bound() -> None:
+    figures = replace(with_text(repetition=0.6), base_texts=replace(BASE_TEXTS, repetition=0.7))
+    assert judge(figures, BOUNDS) == ()
+
+
+def test_an_empty_text_refuses() -> None:
+    assert judge(with_text(empty=1), BOUNDS) == ("user 3: 1 of the generated texts are empty",)
+
+
+def test_the_generic_user_is_judged_like_everybody() -> None:
+    texts = {"generic": replace(BASE_TEXTS, nll_nats=3.0)}
+    (reason,) = judge(replace(HEALTHY, texts=texts), BOUNDS)
+    assert reason.startswith("the generic user: generated texts are unlike language")
+
+
+def test_named_figures_are_flat_and_finite() -> None:
+    figures = replace(
+        HEALTHY,
+        held_out=rises(0.1, 0.3),
+        texts={"user 3": replace(BASE_TEXTS, nll_nats=math.nan)},
+    )
+    named = named_figures(figures)
+    assert named["held_out_pairs"] == 2
+    assert named["held_out_loss_parent"] == pytest.approx(0.7)
+    assert named["held_out_loss"] == pytest.approx(0.9)
+    assert named["user_3_tokens"] == 40
+    assert named["base_nll_nats"] == 1.0
+    assert "user_3_nll_nats" not in named
+    assert all(math.isfinite(value) for value in named.values())
+
+
+def test_the_oldest_user_is_the_one_whose_newest_pair_is_lowest() -> None:
+    def pair(pair_id: int, user_id: int) -> PreferencePair:
+        response = ResponseTokens(1, (2,))
+        return PreferencePair(pair_id, user_id, (), response, response)
+
+    pairs = [pair(1, 10), pair(9, 10), pair(5, 20), pair(4, 20), pair(7, 30)]
+    assert oldest_user(pairs) == 20
+    assert oldest_user([]) is None

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.trainer.conftest import CONFIG, opposed_pairs
+from trainer.adapter import attached, initial_adapter
+from trainer.batching import pair_rows
+from trainer.language_model import LanguageModel
+from trainer.learning import Learner
+from trainer.prompting import PromptFormat
+from trainer.types import RoundFailed
+from trainer.user_models import IndividualUserModel, words_prefix
+
+
+def pieces(base: LanguageModel):
+    """Users 1 and 2 with no offset yet, their pairs, and made-up reference log-probs."""
+    generic = words_prefix(base.model, base.tokenizer, CONFIG.prefix_init_text, 4)
+    users = IndividualUserModel(generic, {}, learning=[1, 2])
+    pairs = [pair_rows(p, PromptFormat(base.tokenizer, 4)) for p in opposed_pairs(base.tokenizer)]
+    references = {
+        response.response_id: -10.0 * len(response.token_ids)
+        for p in pairs
+        for response in (p.pair.chosen, p.pair.rejected)
+    }
+    return users, pairs, references
+
+
+@pytest.mark.parametrize("forward_tokens", [1, 100_000])
+def test_memory_bound_does_not_change_a_step(base, forward_tokens: int) -> None:
+    figures, tensors = [], []
+    for tokens in (150, forward_tokens):
+        config = replace(CONFIG, forward_tokens=tokens)
+        users, pairs, references = pieces(base)
+        with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
+            learner = Learner(
+                base.model,
+                adapter.parameters,
+                users=users,
+                references=references,
+                config=config,
+                state={},
+            )
+            figures.append(learner.step(pairs))
+            tensors.append({**adapter.tensors(), **users.tensors()})
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3, abs=1e-4)
+    for name, tensor in tensors[0].items():
+        torch.testing.assert_close(tensor, tensors[1][name], rtol=0, atol=2e-4)
+
+
+def test_a_user_outside_the_batch_keeps_vector_offset_momentum_and_step_count(base) -> None:
+    users, pairs, references = pieces(base)
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=CONFIG,
+            state={},
+        )
+        learner.step(pairs)
+        before, state = users.tensors()["offsets"], learner.state()
+        learner.step([p for p in pairs if p.pair.user_id == 2])
+        after, later = users.tensors()["offsets"], learner.state()
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+    for part in ("step", "exp_avg", "exp_avg_sq"):
+        name = f"vectors/user.1/{part}"
+        assert torch.equal(state[name], later[name])
+    assert later["vectors/user.1/step"].item() == 1
+    assert later["vectors/user.2/step"].item() == 2
+
+
+def test_the_optimizer_goes_on_where_it_stopped(base) -> None:
+    """Two steps in one learner equal one step, a new learner on its state, one step."""
+    ends = []
+    for restarts in (False, True):
+        users, pairs, references = pieces(base)
+        with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+            state: dict[str, torch.Tensor] = {}
+            learner = None
+            for batch in (pairs[:4], pairs[4:]):
+                if learner is None or restarts:
+                    learner = Learner(
+                        base.model,
+                        adapter.parameters,
+                        users=users,
+                        references=references,
+                        config=CONFIG,
+                        state=state,
+                    )
+                learner.step(batch)
+                state = learner.state()
+            ends.append({**adapter.tensors(), **users.tensors(), **state})
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_state_of_absent_users_is_carried_through(base) -> None:
+    users, pairs, references = pieces(base)
+    kept = {"vectors/user.77/exp_avg": torch.full((4, 32), 0.25)}
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=CONFIG,
+            state=kept,
+        )
+        learner.step(pairs)
+        assert torch.equal(
+            learner.state()["vectors/user.77/exp_avg"], kept["vectors/user.77/exp_avg"]
+        )
+
+
+def test_a_step_that_is_not_finite_fails_and_changes_nothing(base) -> None:
+    users, pairs, references = pieces(base)
+    references = dict.fromkeys(references, float("nan"))
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=CONFIG,
+            state={},
+        )
+        before = {**adapter.tensors(), **users.tensors()}
+        with pytest.raises(RoundFailed, match="infinite or undefined"):
+            learner.step(pairs)
+        after = {**adapter.tensors(), **users.tensors()}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_only_the_adapters_gradient_is_clipped_and_its_norm_is_reported_unclipped(base) -> None:
+    users, pairs, references = pieces(base)
+    config = replace(CONFIG, clip_norm_adapter=1e-3)
+    with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=config,
+            state={},
+        )
+        figures = learner.step(pairs)
+        clipped = torch.stack(
+            [p.grad.norm() for p in adapter.parameters.values() if p.grad is not None]
+        ).norm()
+        vectors = torch.stack(
+            [p.grad.norm() for p in users.named_parameters().values() if p.grad is not None]
+        ).norm()
+    assert figures["grad_norm"] > 1e-3
+    assert clipped.item() == pytest.approx(1e-3, rel=1e-2)
+    assert vectors.item() == pytest.approx(figures["grad_norm_vectors"])
+    assert vectors.item() > 1e-3

@@ -1,0 +1,213 @@
+"""A person's own account, and for admins below it the invites and the users.
+
+Server-drawn like `accounts.py`: a form that worked redirects back here with a short word in
+`done`, one that did not draws the page again with the error beside that form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from backend.administration import INVITE_DAYS, MOST_USERS_SHOWN, Administration
+from backend.auth import Accounts, CurrentUser
+from backend.errors import AttuneError, NotFound, NotSignedIn, TooManyRequests
+from backend.identity import ROLES, includes
+from backend.web import SESSION_COOKIE, SessionCookie, Visitors, login_path, status_of
+from ui.server_pages import ServerPages
+
+_FRESH_INVITE_COOKIE = "attune_invite"
+_FRESH_INVITE_S = 120
+_DONE = {
+    "claimed": "Your account has a name now. All your choices came along.",
+    "password": "The password is changed. Every other browser was signed out.",
+    "role": "Your account can do more now.",
+    "users": "Saved.",
+    "withdrawn": "The invite does not work any more.",
+}
+
+Step = Callable[[CurrentUser, dict[str, str]], Awaitable[Response]]
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """The text fields of a posted form; files are not asked for and not kept."""
+    async with request.form(max_files=0, max_fields=20) as form:
+        return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+class AccountPage:
+    """`/account` and the forms on it."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        administration: Administration,
+        visitors: Visitors,
+        cookie: SessionCookie,
+        shown: ServerPages,
+        public_url: str,
+    ) -> None:
+        self._accounts = accounts
+        self._administration = administration
+        self._visitors = visitors
+        self._cookie = cookie
+        self._shown = shown
+        self._public_url = public_url
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes."""
+        app.add_route("/account", self.show, methods=["GET"])
+        app.add_route("/logout", self.to_account, methods=["GET"])
+        app.add_route("/logout", self.logout, methods=["POST"])
+        for name, step in (
+            ("claim", self._claim),
+            ("password", self._password),
+            ("invites", self._invite),
+            ("withdraw", self._withdraw),
+            ("users", self._user),
+        ):
+            app.add_route(f"/account/{name}", self._form(name, step), methods=["POST"])
+            app.add_route(f"/account/{name}", self.to_account, methods=["GET"])
+
+    async def to_account(self, _request: Request) -> Response:
+        return RedirectResponse("/account", 303)
+
+    async def show(self, request: Request) -> Response:
+        user = await self._signed_in(request)
+        return await self._page(request, user)
+
+    async def logout(self, request: Request) -> Response:
+        user = await self._visitors.current_user(request)
+        form = await fields(request)
+        if user is not None and user.is_guest and form.get("sure") != "yes":
+            return RedirectResponse("/account?leaving=1", 303)
+        if token := request.cookies.get(SESSION_COOKIE):
+            await run_in_threadpool(self._accounts.sign_out, token)
+        response = RedirectResponse("/login", 303)
+        self._cookie.forget(response)
+        return response
+
+    def _form(self, name: str, step: Step) -> Callable[[Request], Awaitable[Response]]:
+        """A posted form: done and back to the page, or the page with the error beside it."""
+
+        async def posted(request: Request) -> Response:
+            user = await self._signed_in(request)
+            form = await fields(request)
+            try:
+                return await step(user, form)
+            except NotSignedIn:
+                raise
+            except AttuneError as error:
+                return await self._page(request, user, name, error, form.get("username", ""))
+
+        return posted
+
+    async def _claim(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        signed_in = await run_in_threadpool(
+            self._accounts.claim, user.id, form.get("username", ""), form.get("password", "")
+        )
+        response = RedirectResponse("/account?done=claimed", 303)
+        self._cookie.remember(response, signed_in)
+        return response
+
+    async def _password(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        signed_in = await run_in_threadpool(
+            self._accounts.change_password, user.id, form.get("current", ""), form.get("new", "")
+        )
+        response = RedirectResponse("/account?done=password", 303)
+        self._cookie.remember(response, signed_in)
+        return response
+
+    async def _invite(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        token = await run_in_threadpool(
+            self._administration.invite, user.id, form.get("role", "")
+        )
+        response = RedirectResponse("/account#invites", 303)
+        self._cookie.set(response, _FRESH_INVITE_COOKIE, token, _FRESH_INVITE_S)
+        return response
+
+    async def _withdraw(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        await run_in_threadpool(
+            self._administration.withdraw_invite, user.id, _number(form.get("id", ""))
+        )
+        return RedirectResponse("/account?done=withdrawn#invites", 303)
+
+    async def _user(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        user_id, act = _number(form.get("id", "")), form.get("act", "role")
+        if act == "disable":
+            await run_in_threadpool(self._administration.disable, user.id, user_id)
+        elif act == "enable":
+            await run_in_threadpool(self._administration.enable, user.id, user_id)
+        else:
+            await run_in_threadpool(
+                self._administration.set_role, user.id, user_id, form.get("role", "")
+            )
+        return RedirectResponse("/account?done=users#users", 303)
+
+    async def _signed_in(self, request: Request) -> CurrentUser:
+        user = await self._visitors.current_user(request)
+        if user is None:
+            raise NotSignedIn("Please sign in.")
+        return user
+
+    async def _page(
+        self,
+        request: Request,
+        user: CurrentUser,
+        wrong: str = "",
+        error: AttuneError | None = None,
+        username: str = "",
+    ) -> Response:
+        query = request.query_params
+        response = self._shown.show(
+            "account.html",
+            status_of(error) if error is not None else 200,
+            user=user,
+            is_researcher=includes(user.role, "researcher"),
+            wrong=wrong,
+            error=str(error) if error is not None else None,
+            username=username,
+            done=_DONE.get(query.get("done", "")),
+            leaving="leaving" in query,
+            **(await self._admins_part(request, user)),
+        )
+        if isinstance(error, TooManyRequests):
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        if _FRESH_INVITE_COOKIE in request.cookies:
+            self._cookie.set(response, _FRESH_INVITE_COOKIE, "", 0)
+        return response
+
+    async def _admins_part(self, request: Request, user: CurrentUser) -> dict[str, Any]:
+        if user.role != "admin":
+            return {"is_admin": False}
+        search = request.query_params.get("q", "")
+        return {
+            "is_admin": True,
+            "roles": ROLES,
+            "days": INVITE_DAYS,
+            "most": MOST_USERS_SHOWN,
+            "search": search,
+            "fresh_invite": await self._fresh_invite(request),
+            "invites": await run_in_threadpool(self._administration.open_invites, user.id),
+            "people": await run_in_threadpool(self._administration.users, user.id, search),
+        }
+
+    async def _fresh_invite(self, request: Request) -> str | None:
+        """The link just made: shown once, and only if it is indeed one of ours."""
+        token = request.cookies.get(_FRESH_INVITE_COOKIE, "")
+        try:
+            await run_in_threadpool(self._administration.invited_role, token)
+        except NotFound:
+            return None
+        here = (self._public_url or str(request.base_url)).rstrip("/")
+        return f"{here}/invite/{token}"
+
+
+def _number(text: str) -> int:
+    """A row's id from a form; anything else belongs to no row."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
