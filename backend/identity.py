@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from backend.errors import NotAllowed
 from db.models import ROLES, User
 
+__all__ = [
+    "ROLES",
+    "CurrentUser",
+    "SignedIn",
+    "describe",
+    "includes",
+    "require_role",
+    "token_hash",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:

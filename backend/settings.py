@@ -124,7 +124,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 def _space_values(environ: Mapping[str, str]) -> dict[str, str]:
     """What a Hugging Face Space says of itself; an `ATTUNE_…` variable wins over it."""
-    values = {}
+    values: dict[str, str] = {}
     if host := environ.get("SPACE_HOST"):
         values |= {"embed": "true", "host": "0.0.0.0", "public_url": f"https://{host}"}  # noqa: S104
     if client_id := environ.get("OAUTH_CLIENT_ID"):

@@ -234,22 +234,23 @@ def _train(
     clock: Callable[[], float],
 ) -> list[dict[str, float]]:
     config = request.config
-    batches = [
+    steps = config.epochs * -(-len(pairs) // config.batch_pairs)
+    batches = (
         (epoch, batch)
         for epoch in range(config.epochs)
         for batch in epoch_batches(
             len(pairs), config.batch_pairs, seed=f"{config.seed}/{request.round_id}/{epoch}"
         )
-    ]
+    )
     curve: list[dict[str, float]] = []
     for step, (epoch, batch) in enumerate(batches, start=1):
         started = clock()
         try:
             figures = learner.step([pairs[i] for i in batch])
         except RoundFailed as error:
-            raise RoundFailed(f"{error} at step {step} of {len(batches)}") from error
+            raise RoundFailed(f"{error} at step {step} of {steps}") from error
         curve.append({"step": step, "epoch": epoch, **figures, "s": clock() - started})
-        report(Progress(phase=Phase.TRAIN, step=step, steps=len(batches), figures=curve[-1]))
+        report(Progress(phase=Phase.TRAIN, step=step, steps=steps, figures=curve[-1]))
     return curve
 
 

@@ -7,6 +7,7 @@ Server-drawn like `accounts.py`: a form that worked redirects back here with a s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,9 +17,9 @@ from starlette.responses import RedirectResponse, Response
 
 from backend.administration import INVITE_DAYS, MOST_USERS_SHOWN, Administration
 from backend.auth import Accounts, CurrentUser
-from backend.errors import AttuneError, NotFound, NotSignedIn, TooManyRequests
+from backend.errors import AttuneError, NotFound, TooManyRequests
 from backend.identity import ROLES, includes
-from backend.web import SESSION_COOKIE, SessionCookie, Visitors, login_path, status_of
+from backend.web import SESSION_COOKIE, SessionCookie, Visitors, status_of
 from ui.server_pages import ServerPages
 
 _FRESH_INVITE_COOKIE = "attune_invite"
@@ -40,24 +41,16 @@ async def fields(request: Request) -> dict[str, str]:
         return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
+@dataclass(frozen=True, kw_only=True)
 class AccountPage:
     """`/account` and the forms on it."""
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        administration: Administration,
-        visitors: Visitors,
-        cookie: SessionCookie,
-        shown: ServerPages,
-        public_url: str,
-    ) -> None:
-        self._accounts = accounts
-        self._administration = administration
-        self._visitors = visitors
-        self._cookie = cookie
-        self._shown = shown
-        self._public_url = public_url
+    accounts: Accounts
+    administration: Administration
+    visitors: Visitors
+    cookie: SessionCookie
+    shown: ServerPages
+    public_url: str
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
@@ -78,30 +71,32 @@ class AccountPage:
         return RedirectResponse("/account", 303)
 
     async def show(self, request: Request) -> Response:
-        user = await self._signed_in(request)
+        user = await self.visitors.current_user(request)
+        if user is None:
+            return _to_login()
         return await self._page(request, user)
 
     async def logout(self, request: Request) -> Response:
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         form = await fields(request)
         if user is not None and user.is_guest and form.get("sure") != "yes":
             return RedirectResponse("/account?leaving=1", 303)
         if token := request.cookies.get(SESSION_COOKIE):
-            await run_in_threadpool(self._accounts.sign_out, token)
+            await run_in_threadpool(self.accounts.sign_out, token)
         response = RedirectResponse("/login", 303)
-        self._cookie.forget(response)
+        self.cookie.forget(response)
         return response
 
     def _form(self, name: str, step: Step) -> Callable[[Request], Awaitable[Response]]:
         """A posted form: done and back to the page, or the page with the error beside it."""
 
         async def posted(request: Request) -> Response:
-            user = await self._signed_in(request)
+            user = await self.visitors.current_user(request)
+            if user is None:
+                return _to_login()
             form = await fields(request)
             try:
                 return await step(user, form)
-            except NotSignedIn:
-                raise
             except AttuneError as error:
                 return await self._page(request, user, name, error, form.get("username", ""))
 
@@ -109,51 +104,43 @@ class AccountPage:
 
     async def _claim(self, user: CurrentUser, form: dict[str, str]) -> Response:
         signed_in = await run_in_threadpool(
-            self._accounts.claim, user.id, form.get("username", ""), form.get("password", "")
+            self.accounts.claim, user.id, form.get("username", ""), form.get("password", "")
         )
         response = RedirectResponse("/account?done=claimed", 303)
-        self._cookie.remember(response, signed_in)
+        self.cookie.remember(response, signed_in)
         return response
 
     async def _password(self, user: CurrentUser, form: dict[str, str]) -> Response:
         signed_in = await run_in_threadpool(
-            self._accounts.change_password, user.id, form.get("current", ""), form.get("new", "")
+            self.accounts.change_password, user.id, form.get("current", ""), form.get("new", "")
         )
         response = RedirectResponse("/account?done=password", 303)
-        self._cookie.remember(response, signed_in)
+        self.cookie.remember(response, signed_in)
         return response
 
     async def _invite(self, user: CurrentUser, form: dict[str, str]) -> Response:
-        token = await run_in_threadpool(
-            self._administration.invite, user.id, form.get("role", "")
-        )
+        token = await run_in_threadpool(self.administration.invite, user.id, form.get("role", ""))
         response = RedirectResponse("/account#invites", 303)
-        self._cookie.set(response, _FRESH_INVITE_COOKIE, token, _FRESH_INVITE_S)
+        self.cookie.set(response, _FRESH_INVITE_COOKIE, token, _FRESH_INVITE_S)
         return response
 
     async def _withdraw(self, user: CurrentUser, form: dict[str, str]) -> Response:
         await run_in_threadpool(
-            self._administration.withdraw_invite, user.id, _number(form.get("id", ""))
+            self.administration.withdraw_invite, user.id, _number(form.get("id", ""))
         )
         return RedirectResponse("/account?done=withdrawn#invites", 303)
 
     async def _user(self, user: CurrentUser, form: dict[str, str]) -> Response:
         user_id, act = _number(form.get("id", "")), form.get("act", "role")
         if act == "disable":
-            await run_in_threadpool(self._administration.disable, user.id, user_id)
+            await run_in_threadpool(self.administration.disable, user.id, user_id)
         elif act == "enable":
-            await run_in_threadpool(self._administration.enable, user.id, user_id)
+            await run_in_threadpool(self.administration.enable, user.id, user_id)
         else:
             await run_in_threadpool(
-                self._administration.set_role, user.id, user_id, form.get("role", "")
+                self.administration.set_role, user.id, user_id, form.get("role", "")
             )
         return RedirectResponse("/account?done=users#users", 303)
-
-    async def _signed_in(self, request: Request) -> CurrentUser:
-        user = await self._visitors.current_user(request)
-        if user is None:
-            raise NotSignedIn("Please sign in.")
-        return user
 
     async def _page(
         self,
@@ -164,7 +151,7 @@ class AccountPage:
         username: str = "",
     ) -> Response:
         query = request.query_params
-        response = self._shown.show(
+        response = self.shown.show(
             "account.html",
             status_of(error) if error is not None else 200,
             user=user,
@@ -179,7 +166,7 @@ class AccountPage:
         if isinstance(error, TooManyRequests):
             response.headers["Retry-After"] = str(error.retry_after_s)
         if _FRESH_INVITE_COOKIE in request.cookies:
-            self._cookie.set(response, _FRESH_INVITE_COOKIE, "", 0)
+            self.cookie.set(response, _FRESH_INVITE_COOKIE, "", 0)
         return response
 
     async def _admins_part(self, request: Request, user: CurrentUser) -> dict[str, Any]:
@@ -193,19 +180,23 @@ class AccountPage:
             "most": MOST_USERS_SHOWN,
             "search": search,
             "fresh_invite": await self._fresh_invite(request),
-            "invites": await run_in_threadpool(self._administration.open_invites, user.id),
-            "people": await run_in_threadpool(self._administration.users, user.id, search),
+            "invites": await run_in_threadpool(self.administration.open_invites, user.id),
+            "people": await run_in_threadpool(self.administration.users, user.id, search),
         }
 
     async def _fresh_invite(self, request: Request) -> str | None:
         """The link just made: shown once, and only if it is indeed one of ours."""
         token = request.cookies.get(_FRESH_INVITE_COOKIE, "")
         try:
-            await run_in_threadpool(self._administration.invited_role, token)
+            await run_in_threadpool(self.administration.invited_role, token)
         except NotFound:
             return None
-        here = (self._public_url or str(request.base_url)).rstrip("/")
+        here = (self.public_url or str(request.base_url)).rstrip("/")
         return f"{here}/invite/{token}"
+
+
+def _to_login() -> Response:
+    return RedirectResponse("/login?next=/account", 303)
 
 
 def _number(text: str) -> int:

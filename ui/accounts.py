@@ -6,8 +6,9 @@ is drawn again with the error's sentence in place. The account page is in `accou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -27,7 +28,7 @@ from backend.web import (
     client_address,
     status_of,
 )
-from ui.account_page import AccountPage
+from ui.account_page import AccountPage, fields
 from ui.server_pages import ServerPages, local_path
 
 
@@ -45,36 +46,41 @@ def add_account_pages(
     """Put the account pages on the app; call before Gradio takes `/`."""
     targets = () if hugging_face is None else (hugging_face.origin,)
     shown = ServerPages(embed=embed, form_targets=targets)
-    door = _Door(accounts, administration, visitors, cookie, shown, hugging_face, embed)
-    door.add_to(app, public_url)
-    AccountPage(accounts, administration, visitors, cookie, shown, public_url).add_to(app)
+    _Door(
+        accounts=accounts,
+        administration=administration,
+        visitors=visitors,
+        cookie=cookie,
+        shown=shown,
+        hugging_face=hugging_face,
+        public_url=public_url,
+        embed=embed,
+    ).add_to(app)
+    AccountPage(
+        accounts=accounts,
+        administration=administration,
+        visitors=visitors,
+        cookie=cookie,
+        shown=shown,
+        public_url=public_url,
+    ).add_to(app)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Door:
     """The pages a visitor passes on the way in."""
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        administration: Administration,
-        visitors: Visitors,
-        cookie: SessionCookie,
-        shown: ServerPages,
-        hugging_face: HuggingFaceLogin | None,
-        embed: bool,
-    ) -> None:
-        self._accounts = accounts
-        self._administration = administration
-        self._visitors = visitors
-        self._cookie = cookie
-        self._shown = shown
-        self._hugging_face = hugging_face
-        self._embed = embed
-        self._public_url = ""
+    accounts: Accounts
+    administration: Administration
+    visitors: Visitors
+    cookie: SessionCookie
+    shown: ServerPages
+    hugging_face: HuggingFaceLogin | None
+    public_url: str
+    embed: bool
 
-    def add_to(self, app: FastAPI, public_url: str) -> None:
+    def add_to(self, app: FastAPI) -> None:
         """Register the routes."""
-        self._public_url = public_url
         for path, get, post in (
             ("/login", self.show_login, self.login),
             ("/signup", self.show_signup, self.signup),
@@ -83,26 +89,26 @@ class _Door:
         ):
             app.add_route(path, get, methods=["GET"])
             app.add_route(path, post, methods=["POST"])
-        if self._hugging_face is not None:
-            guard = [self._hugging_face.middleware]
+        if self.hugging_face is not None:
+            guard = [self.hugging_face.middleware]
             for path, step in ((LOGIN_PATH, self.leave), (CALLBACK_PATH, self.come_back)):
                 app.router.routes.append(Route(path, step, methods=["GET"], middleware=guard))
 
     async def show_login(self, request: Request) -> Response:
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         target = local_path(request.query_params.get("next", "/"))
         if user is not None and not user.is_guest:
             return RedirectResponse(target, 303)
         return self._form("login.html", user, target)
 
     async def login(self, request: Request) -> Response:
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         form = await fields(request)
         target = local_path(form.get("next", "/"))
         name = form.get("username", "")
         try:
             signed_in = await run_in_threadpool(
-                self._accounts.sign_in,
+                self.accounts.sign_in,
                 name,
                 form.get("password", ""),
                 address=client_address(request),
@@ -113,7 +119,7 @@ class _Door:
         return await self._enter(request, signed_in, target)
 
     async def show_signup(self, request: Request) -> Response:
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         target = local_path(request.query_params.get("next", "/"))
         if user is not None:
             return RedirectResponse("/account" if user.is_guest else target, 303)
@@ -134,27 +140,27 @@ class _Door:
 
     async def guest(self, request: Request) -> Response:
         target = local_path((await fields(request)).get("next", "/"))
-        if await self._visitors.current_user(request) is not None:
+        if await self.visitors.current_user(request) is not None:
             return RedirectResponse(target, 303)
         try:
             signed_in = await run_in_threadpool(
-                self._accounts.guest, address=client_address(request)
+                self.accounts.guest, address=client_address(request)
             )
         except AttuneError as error:
             return self._form("login.html", None, target, error)
         return await self._enter(request, signed_in, target)
 
     async def show_invite(self, request: Request) -> Response:
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         return await self._invite_form(user, request.path_params["token"])
 
     async def invite(self, request: Request) -> Response:
         token = request.path_params["token"]
-        user = await self._visitors.current_user(request)
+        user = await self.visitors.current_user(request)
         form = await fields(request)
         try:
             if user is not None and not user.is_guest:
-                await run_in_threadpool(self._accounts.accept_invite, user.id, token)
+                await run_in_threadpool(self.accounts.accept_invite, user.id, token)
                 return RedirectResponse("/account?done=role", 303)
             signed_in = await self._new_account(request, user, form, token)
         except AttuneError as error:
@@ -162,33 +168,37 @@ class _Door:
         return await self._enter(request, signed_in, "/")
 
     async def leave(self, request: Request) -> Response:
-        assert self._hugging_face is not None
-        here = self._public_url or str(request.base_url)
-        errand = {
-            "next": local_path(request.query_params.get("next", "/")),
-            "invite": request.query_params.get("invite", ""),
-        }
+        assert self.hugging_face is not None
+        here = self.public_url or str(request.base_url)
+        invite = request.query_params.get("invite", "")
+        # Where the account turns out to exist already, the invite waits for its answer there.
+        target = (
+            f"/invite/{quote(invite, safe='')}" if invite else request.query_params.get("next", "/")
+        )
+        errand = {"next": local_path(target), "invite": invite}
         try:
-            return await self._hugging_face.begin(request, here, errand)
+            return await self.hugging_face.begin(request, here, errand)
         except AttuneError as error:
             return self._form("login.html", None, errand["next"], error)
 
     async def come_back(self, request: Request) -> Response:
-        assert self._hugging_face is not None
-        user = await self._visitors.current_user(request)
+        assert self.hugging_face is not None
+        user = await self.visitors.current_user(request)
+        guest_id = user.id if user is not None and user.is_guest else None
         try:
-            arrival = await self._hugging_face.finish(request)
+            arrival = await self.hugging_face.finish(request)
             signed_in = await run_in_threadpool(
-                self._accounts.sign_in_hugging_face,
+                self.accounts.sign_in_hugging_face,
                 arrival.subject,
                 arrival.name,
                 address=client_address(request),
-                guest_id=user.id if user is not None and user.is_guest else None,
+                guest_id=guest_id,
                 invite=arrival.errand.get("invite") or None,
             )
         except AttuneError as error:
             return self._form("login.html", user, "/", error)
-        return await self._enter(request, signed_in, local_path(arrival.errand.get("next", "/")))
+        target = local_path(arrival.errand.get("next", "/"))
+        return await self._enter(request, signed_in, target)
 
     async def _new_account(
         self, request: Request, user: CurrentUser | None, form: dict[str, str], invite: str | None
@@ -197,10 +207,10 @@ class _Door:
         name, password = form.get("username", ""), form.get("password", "")
         if user is not None and user.is_guest:
             return await run_in_threadpool(
-                self._accounts.claim, user.id, name, password, invite=invite
+                self.accounts.claim, user.id, name, password, invite=invite
             )
         return await run_in_threadpool(
-            self._accounts.sign_up,
+            self.accounts.sign_up,
             name,
             password,
             address=client_address(request),
@@ -210,9 +220,9 @@ class _Door:
     async def _enter(self, request: Request, signed_in: SignedIn, target: str) -> Response:
         """Into the app; the session that this browser had before ends."""
         if earlier := request.cookies.get(SESSION_COOKIE):
-            await run_in_threadpool(self._accounts.sign_out, earlier)
+            await run_in_threadpool(self.accounts.sign_out, earlier)
         response = RedirectResponse(target, 303)
-        self._cookie.remember(response, signed_in)
+        self.cookie.remember(response, signed_in)
         return response
 
     async def _invite_form(
@@ -223,7 +233,7 @@ class _Door:
         username: str = "",
     ) -> Response:
         try:
-            role = await run_in_threadpool(self._administration.invited_role, token)
+            role = await run_in_threadpool(self.administration.invited_role, token)
         except NotFound as gone:
             return self._form("invite.html", user, "/", gone, role=None, token=token)
         return self._form("invite.html", user, "/", error, username, role=role, token=token)
@@ -237,17 +247,17 @@ class _Door:
         username: str = "",
         **values: Any,
     ) -> Response:
-        response = self._shown.show(
+        response = self.shown.show(
             template,
             status_of(error) if error is not None else 200,
             user=user,
             next=target,
             error=str(error) if error is not None else None,
             username=username,
-            signup=self._accounts.signup,
-            guests=self._accounts.guests_welcome,
-            hugging_face=self._hugging_face is not None,
-            new_tab=self._embed,
+            signup=self.accounts.signup,
+            guests=self.accounts.guests_welcome,
+            hugging_face=self.hugging_face is not None,
+            new_tab=self.embed,
             **values,
         )
         if isinstance(error, TooManyRequests):

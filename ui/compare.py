@@ -178,9 +178,7 @@ def _card(side: str) -> gr.Markdown:
 class _Handlers:
     """What each event does. Only `gr.Request` says who is asking."""
 
-    def __init__(
-        self, parts: _Parts, desk: Desk, insights: Insights, accounts: Accounts
-    ) -> None:
+    def __init__(self, parts: _Parts, desk: Desk, insights: Insights, accounts: Accounts) -> None:
         self._parts = parts
         self._desk = desk
         self._insights = insights
@@ -355,7 +353,13 @@ def _wire(page: gr.Blocks, parts: _Parts, handlers: _Handlers) -> None:
         parts.pair,
         **written,
     )
-    gr.on([parts.own_text.submit, parts.own_send.click], handlers.ask, parts.own_text, parts.pair, **written)
+    gr.on(
+        [parts.own_text.submit, parts.own_send.click],
+        handlers.ask,
+        parts.own_text,
+        parts.pair,
+        **written,
+    )
     for verdict, button in {**parts.verdicts, "skip": parts.skip}.items():
         button.click(
             handlers.chooser(verdict),
@@ -368,5 +372,7 @@ def _wire(page: gr.Blocks, parts: _Parts, handlers: _Handlers) -> None:
         button.click(handlers.explainer(reason), parts.choice_id, parts.after_choice, **direct)
     parts.undo.click(handlers.undo, None, parts.after_choice, **direct)
     parts.ask_open.click(lambda: gr.Row(visible=True), None, parts.own, **direct)
-    parts.own_cancel.click(lambda: (gr.Row(visible=False), ""), None, [parts.own, parts.own_text], **direct)
+    parts.own_cancel.click(
+        lambda: (gr.Row(visible=False), ""), None, [parts.own, parts.own_text], **direct
+    )
     gr.Timer(_CHIP_REFRESH_S).tick(handlers.refresh, None, [*parts.status, parts.notice], **direct)

@@ -25,7 +25,8 @@ from ui.session import expected_errors, signed_in
 Updates = dict[Any, Any]
 
 _REFRESH_S = 4.0
-_LINES = {"personal": "accuracy", "generic": "accuracy_generic"}
+_LOSS = {"training pairs": "loss"}
+_ACCURACY = {"personal": "accuracy", "generic": "accuracy_generic"}
 _LOSS_NOTE = (
     "The P-DPO loss with its DPOP and NLL terms, in nats, mean over the pairs of each optimizer "
     "step. It is measured on the pairs being trained on: falling says it fits, not that it "
@@ -52,7 +53,7 @@ class _Parts:
     train: gr.Button
     rounds: gr.Markdown
     chosen: gr.Dropdown
-    drawn: gr.Textbox  # which state of which round the details show
+    drawn: gr.Textbox  # what the details and choosers show, so that they are redrawn only then
     loss: gr.LinePlot
     accuracy: gr.LinePlot
     verdict: gr.Markdown
@@ -76,7 +77,7 @@ class _Parts:
     def lists(self) -> list[Any]:
         return [
             *(self.summary, self.rounds, self.versions, self.users, self.chosen, self.target),
-            *(self.header.chip, self.header.account, self.header.lab),
+            *(self.header.chip, self.header.account),
             *self.details,
         ]
 
@@ -104,30 +105,30 @@ def _draw() -> _Parts:
             train = gr.Button("Train now", elem_id="train-now")
         notice = gr.Markdown("", elem_id="notice")
         with gr.Row(elem_id="lab-grid"):
-            with _card("Rounds", "lab-rounds"):
-                rounds = gr.Markdown("", elem_classes=["table", "tall"])
-            with _card("One round", "lab-round"):
-                chosen = _dropdown("Round", "round-chosen")
-                with gr.Row(elem_id="curves"):
-                    loss = _plot("Does it fit?", "loss", _LOSS_NOTE)
-                    accuracy = _plot("Is it personal?", "accuracy", _ACCURACY_NOTE)
-                gr.HTML(f"<h3>May it go live?</h3>{_note(_GATE_NOTE)}", elem_classes=["question"])
-                verdict = gr.Markdown("", elem_id="verdict")
-                with gr.Accordion("Figures of the gate", open=False):
-                    figures = gr.Markdown("", elem_classes=["table"])
-                with gr.Accordion("Texts the gate generated", open=False):
-                    samples = gr.Markdown("", elem_id="samples")
-            with _card("Versions", "lab-versions"):
-                versions = gr.Markdown("", elem_classes=["table", "tall"])
-                with gr.Row(elem_id="roll-back-row"):
-                    target = _dropdown("Version", "roll-back-to")
-                    roll_back = gr.Button("Roll back …", elem_id="roll-back")
-                with gr.Row(elem_id="sure", visible=False) as sure:
-                    question = gr.Markdown("", elem_id="sure-question")
-                    yes = gr.Button("Yes, serve it", elem_id="roll-back-yes", variant="stop")
-                    no = gr.Button("Cancel", elem_id="roll-back-no")
-            with _card("Choices per user", "lab-users"):
-                users = gr.Markdown("", elem_classes=["table", "tall"])
+            with gr.Column(min_width=0):
+                rounds = _list_card("Rounds", "lab-rounds")
+                with _card("Versions", "lab-versions"):
+                    versions = gr.Markdown("", elem_classes=["table", "tall"])
+                    with gr.Row(elem_id="roll-back-row"):
+                        target = _dropdown("roll-back-to")
+                        roll_back = gr.Button("Roll back …", elem_id="roll-back")
+                    with gr.Row(elem_id="sure", visible=False) as sure:
+                        question = gr.Markdown("", elem_id="sure-question")
+                        yes = gr.Button("Yes, serve it", elem_id="roll-back-yes", variant="stop")
+                        no = gr.Button("Cancel", elem_id="roll-back-no")
+            with gr.Column(min_width=0):
+                with _card("One round", "lab-round"):
+                    chosen = _dropdown("round-chosen")
+                    with gr.Row(elem_id="curves"):
+                        loss = _plot("Does it fit?", "loss", _LOSS_NOTE)
+                        accuracy = _plot("Is it personal?", "accuracy", _ACCURACY_NOTE)
+                    _question("May it go live?", _GATE_NOTE)
+                    verdict = gr.Markdown("", elem_id="verdict")
+                    with gr.Accordion("Figures of the gate", open=False):
+                        figures = gr.Markdown("", elem_classes=["table"])
+                    with gr.Accordion("Texts the gate generated", open=False):
+                        samples = gr.Markdown("", elem_id="samples")
+                users = _list_card("Choices per user", "lab-users")
     return _Parts(
         header=head,
         summary=summary,
@@ -159,22 +160,30 @@ def _card(title: str, elem_id: str) -> gr.Column:
     return column
 
 
-def _dropdown(label: str, elem_id: str) -> gr.Dropdown:
-    # Choices change as rounds come; the handlers check the value, not Gradio.
+def _list_card(title: str, elem_id: str) -> gr.Markdown:
+    with _card(title, elem_id):
+        return gr.Markdown("", elem_classes=["table", "tall"])
+
+
+def _dropdown(elem_id: str) -> gr.Dropdown:
+    # Its choices come and go with the rounds: the handlers check the value, not Gradio.
     return gr.Dropdown(
-        [], label=label, show_label=False, container=False, allow_custom_value=True, elem_id=elem_id
+        [], show_label=False, container=False, allow_custom_value=True, elem_id=elem_id
     )
 
 
-def _note(text: str) -> str:
-    return f"<details><summary>what is this?</summary><p>{text}</p></details>"
+def _question(question: str, note: str) -> None:
+    """A heading with its definition one click away."""
+    gr.HTML(
+        f"<h3>{question}</h3><details><summary>what is this?</summary><p>{note}</p></details>",
+        elem_classes=["question"],
+    )
 
 
 def _plot(question: str, elem_id: str, note: str) -> gr.LinePlot:
     with gr.Column(min_width=0):
-        gr.HTML(f"<h3>{question}</h3>{_note(note)}", elem_classes=["question"])
+        _question(question, note)
         return gr.LinePlot(
-            _points(()),
             x="step",
             y="value",
             color="line",
@@ -184,13 +193,23 @@ def _plot(question: str, elem_id: str, note: str) -> gr.LinePlot:
             height=190,
             container=False,
             buttons=[],
+            visible=False,
             elem_id=f"plot-{elem_id}",
         )
 
 
-def _points(points: Sequence[tuple[int, float, str]]) -> pd.DataFrame:
-    frame = pd.DataFrame(points, columns=["step", "value", "line"])
-    return frame.astype({"step": int, "value": float})  # an empty frame has no types of its own
+def _curves(curve: Sequence[Mapping[str, float]], keys: Mapping[str, str]) -> gr.LinePlot:
+    """A plot's update: one line per name in `keys`; no plot where nothing was measured."""
+    points = [
+        (step, point[key], name)
+        for name, key in keys.items()
+        for step, point in enumerate(curve, 1)
+        if key in point
+    ]
+    return gr.LinePlot(
+        pd.DataFrame(points, columns=["step", "value", "line"]) if points else None,
+        visible=bool(points),
+    )
 
 
 class _Handlers:
@@ -222,19 +241,11 @@ class _Handlers:
                 parts.rounds: tables.rounds(snapshot.rounds),
                 parts.versions: tables.versions(snapshot.versions),
                 parts.users: tables.users(snapshot.users),
-                parts.chosen: gr.Dropdown(
-                    [(f"Round {r.id} · {r.status}", r.id) for r in snapshot.rounds],
-                    value=row.id if row else None,
-                ),
-                parts.target: gr.Dropdown(
-                    [(f"Version {v.id}", v.id) for v in snapshot.versions if not v.damaged]
-                ),
                 parts.header.chip: layout.chip_of(self._insights.chip(user.id)),
                 parts.header.account: layout.account_of(user),
-                parts.header.lab: gr.Button(visible=True),
             }
-            if drawn != _state(row):
-                updates |= self._details(row)
+            if drawn != _state(snapshot, row):
+                updates |= self._offered(snapshot, row) | self._details(snapshot, row)
             return updates
         return self._say(outcome.message)
 
@@ -242,7 +253,8 @@ class _Handlers:
         """The details of the chosen round."""
         with expected_errors() as outcome:
             self._researcher(request)
-            return self._details(_row(self._insights.lab(), chosen))
+            snapshot = self._insights.lab()
+            return self._details(snapshot, _row(snapshot, chosen))
         return self._say(outcome.message)
 
     def train_now(self, request: gr.Request) -> Updates:
@@ -283,16 +295,23 @@ class _Handlers:
         require_role(user, "researcher")
         return user
 
-    def _details(self, row: RoundRow | None) -> Updates:
+    def _offered(self, snapshot: LabSnapshot, row: RoundRow | None) -> Updates:
+        """What can be chosen; left alone between changes, so that no open list is disturbed."""
+        rounds = [(f"Round {r.id} · {r.status}", r.id) for r in snapshot.rounds]
+        versions = [(f"Version {v.id}", v.id) for v in snapshot.versions if not v.damaged]
+        return {
+            self._parts.chosen: gr.Dropdown(rounds, value=row.id if row else None),
+            self._parts.target: gr.Dropdown(versions),
+        }
+
+    def _details(self, snapshot: LabSnapshot, row: RoundRow | None) -> Updates:
         parts = self._parts
         curve = self._insights.curve(row.id) if row else ()
         gate = self._insights.gate(row.id) if row else None
         return {
-            parts.drawn: _state(row),
-            parts.loss: _points(_line(curve, "loss", "personal + generic")),
-            parts.accuracy: _points(
-                [point for name, key in _LINES.items() for point in _line(curve, key, name)]
-            ),
+            parts.drawn: _state(snapshot, row),
+            parts.loss: _curves(curve, _LOSS),
+            parts.accuracy: _curves(curve, _ACCURACY),
             parts.verdict: tables.verdict(gate, row),
             parts.figures: tables.gate_figures(gate.figures if gate else {}),
             parts.samples: tables.samples(gate.samples if gate else ()),
@@ -312,23 +331,18 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _state(row: RoundRow | None) -> str:
-    return "" if row is None else f"{row.id} {row.status}"
-
-
-def _line(
-    curve: Sequence[Mapping[str, float]], key: str, name: str
-) -> list[tuple[int, float, str]]:
-    return [(step, point[key], name) for step, point in enumerate(curve, 1) if key in point]
+def _state(snapshot: LabSnapshot, row: RoundRow | None) -> str:
+    """Names what the details and the choosers show; another name means: draw them again."""
+    rounds = " ".join(f"{r.id}{r.status[0]}" for r in snapshot.rounds)
+    versions = " ".join(str(v.id) for v in snapshot.versions if not v.damaged)
+    return f"{row.id if row else None} of {rounds}, {versions}"
 
 
 def _wire(page: gr.Blocks, parts: _Parts, handlers: _Handlers) -> None:
     def on(
         trigger: Callable[..., Any], fn: Callable[..., Any], inputs: Any, outputs: list[Any]
     ) -> None:
-        trigger(
-            fn, inputs, outputs, queue=False, show_progress="hidden", api_visibility="private"
-        )
+        trigger(fn, inputs, outputs, queue=False, show_progress="hidden", api_visibility="private")
 
     shown = [parts.chosen, parts.drawn]
     on(page.load, handlers.refresh, shown, parts.lists)

@@ -32,10 +32,22 @@ from backend.errors import Unavailable
 _FILE = "manifest.json"
 _END_ID = 0
 _OPENINGS = (
-    "Here is one way to look at {topic}.",
-    "When people ask about {topic}, the short answer is that it depends.",
-    "A good place to begin with {topic} is to keep it simple.",
-    "There is more to {topic} than it seems at first.",
+    "Here is {manner} way to look at {topic}.",
+    "When people ask about {topic}, {manner} answer is that it depends.",
+    "For {topic}, {manner} first step is to keep it simple.",
+    "There is {manner} side to {topic} that is easy to miss.",
+)
+_MANNERS = (
+    "a plain",
+    "an unusual",
+    "a careful",
+    "a cheerful",
+    "a thorough",
+    "a quick",
+    "a gentle",
+    "a practical",
+    "a playful",
+    "an old-fashioned",
 )
 _MIDDLES = (
     "Start small, and give it a few days before you judge it.",
@@ -209,8 +221,9 @@ def _answer(request: GenerationRequest, recipe: _Recipe) -> _Answer:
     seed = sampling.seed if sampling.temperature > 0 else None
     prompt = _prompt_text(request.messages)
     random = _random(prompt, *whose, seed)
+    topic = " ".join(request.messages[-1]["content"].split()[:6]).rstrip("?.!,")
     sentences = [
-        random.choice(_OPENINGS).format(topic=" ".join(prompt.split()[:6]).rstrip("?.!,")),
+        random.choice(_OPENINGS).format(topic=topic, manner=random.choice(_MANNERS)),
         *random.sample(_MIDDLES, random.randint(1, 4)),
         random.choice(_CLOSINGS),
     ]

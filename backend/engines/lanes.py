@@ -6,7 +6,7 @@ lane runs beside it, step by step in turn. Knows nothing of queues and threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
@@ -23,8 +23,12 @@ from trainer.prompting import embed
 class Lane:
     """The rows decoding under one set of weights."""
 
-    def __init__(self, model: PreTrainedModel, weights: Weights) -> None:
+    def __init__(
+        self, model: PreTrainedModel, weights: Weights, count: Callable[[int], None]
+    ) -> None:
+        """Begin without rows; `count` hears of every step how many tokens it made."""
         self.weights = weights
+        self._count = count
         self._model = model
         self._batch = DecodingBatch(model)
         self._rows: list[tuple[Call, Row, RowSampler]] = []
@@ -47,28 +51,27 @@ class Lane:
         prompts = [self._embed(group[0], version) for group in groups.values()]
         self._batch.join(prompts, [len(group) for group in groups.values()])
 
-    def step(self) -> int:
-        """One token for every row, then those that are done leave; the tokens made.
+    def step(self) -> None:
+        """One token for every row, then those that are done leave.
 
         Raises:
             ArithmeticError: the model's logits are not finite.
         """
         self._let_go()
         if not self._rows:
-            return 0
+            return
         logits = self._batch.logits
         if not bool(logits.isfinite().all()):
             raise ArithmeticError("the model produced numbers that are not finite")
         tokens = draw(logits, [sampler for _, _, sampler in self._rows])
         for (_, row, _), token in zip(self._rows, tokens.tolist(), strict=True):
             row.token_ids.append(token)
-        made = len(self._rows)
+        self._count(len(self._rows))
         stay = [index for index, (_, row, _) in enumerate(self._rows) if not row.complete]
         for call in self._leave(stay):
             call.show()
         if stay:
             self._batch.advance(tokens[stay])
-        return made
 
     def _let_go(self) -> None:
         """Rows whose call was cancelled, or failed elsewhere, leave with what they have."""

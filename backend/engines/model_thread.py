@@ -172,18 +172,18 @@ class ModelThread:
         for lane in self._lanes:
             if lane.weights is weights:
                 return lane
-        self._lanes.append(Lane(self._model, weights))
+        self._lanes.append(Lane(self._model, weights, self._count))
         return self._lanes[-1]
 
     def _step(self, lane: Lane) -> None:
         with _contained(lane):
             self._put_in_place(lane.weights)
-            made = lane.step()
-            with self._wake:
-                counted = self._stats
-                self._stats = replace(
-                    counted, tokens=counted.tokens + made, steps=counted.steps + 1
-                )
+            lane.step()
+
+    def _count(self, tokens: int) -> None:
+        with self._wake:
+            stats = self._stats
+            self._stats = replace(stats, tokens=stats.tokens + tokens, steps=stats.steps + 1)
 
     def _score(self, job: ScoreJob) -> None:
         try:
@@ -216,6 +216,7 @@ class ModelThread:
         for job in jobs:
             job.future.set_exception(closed)
         self._lanes = []
+        self.weight_sets.use(self.weight_sets.base)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from backend.engines.base import Sampling
 
-_NUCLEUS_GUESS = 1024  # ranking so many finds nearly every nucleus; the whole vocabulary is slow
+# Ranking the whole vocabulary is slow, and the nucleus is nearly always small.
+_NUCLEUS_GUESSES = (128, 2048)
 
 
 class RowSampler:
@@ -43,9 +44,7 @@ class RowSampler:
 
 def draw(logits: Tensor, samplers: Sequence[RowSampler]) -> Tensor:
     """One token id per row, (B,), from logits (B, V)."""
-    return torch.stack(
-        [sampler.draw(row) for sampler, row in zip(samplers, logits, strict=True)]
-    )
+    return torch.stack([sampler.draw(row) for sampler, row in zip(samplers, logits, strict=True)])
 
 
 def nucleus(scores: Tensor, top_p: float) -> Tensor:
@@ -59,8 +58,8 @@ def nucleus(scores: Tensor, top_p: float) -> Tensor:
         (N,) int64, likeliest first, N ≥ 1.
     """
     total = scores.logsumexp(-1)
-    for size in (min(_NUCLEUS_GUESS, len(scores)), len(scores)):
-        ranked, ids = scores.topk(size)
+    for size in (*_NUCLEUS_GUESSES, len(scores)):
+        ranked, ids = scores.topk(min(size, len(scores)))
         mass = (ranked - total).exp().cumsum(-1)
         if bool(mass[-1] >= top_p):
             break

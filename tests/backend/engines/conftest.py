@@ -76,7 +76,7 @@ def case(fresh_case: EngineCase) -> EngineCase:
 @pytest.fixture
 def slow_case(kind: str, tiny: LanguageModel, tmp_path: Path) -> Iterator[EngineCase]:
     """The same, where a long response takes seconds."""
-    with _case(kind, tiny, tmp_path, word_delay_s=0.1) as case:
+    with _case(kind, tiny, tmp_path, word_delay_s=0.05) as case:
         case.engine.swap(case.new_version())
         yield case
 
@@ -98,7 +98,7 @@ def _case(
         return VersionRef(number, path)
 
     def damage(path: Path) -> None:
-        file = path / ("echo.json" if is_echo else "user_vectors.safetensors")
+        file = path / ("manifest.json" if is_echo else "user_vectors.safetensors")
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from trainer import artifacts
@@ -35,17 +37,24 @@ def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
     )
     model = LlamaForCausalLM(config)
     model.requires_grad_(False)
+    model.lm_head.weight.mul_(4.0)
     model.train(False)
     return LanguageModel(model, tokenizer, "tiny")
 
 
 def write_random_version(
-    base: LanguageModel, target: Path, *, seed: int, strength: float = 0.5
+    base: LanguageModel,
+    target: Path,
+    *,
+    seed: int,
+    strength: float = 0.5,
+    change: Callable[[str, Tensor], tuple[str, Tensor]] = lambda name, tensor: (name, tensor),
 ) -> None:
     """A version as a round would write it: random non-zero adapter, vectors for `USERS`.
 
     Args:
         strength: size of B's entries, and of the offsets against a word embedding's.
+        change: applied to every name and tensor before it is written.
     """
     config = TrainConfig()
     torch.manual_seed(seed)
@@ -63,7 +72,11 @@ def write_random_version(
     files = {
         artifacts.TRAIN_CONFIG: json.dumps(config.to_json()).encode(),
         artifacts.ADAPTER_CONFIG: adapter_config_json(config),
-        artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter),
-        artifacts.USER_VECTORS: safetensors.torch.save(vectors),
+        artifacts.ADAPTER_WEIGHTS: _save(adapter, change),
+        artifacts.USER_VECTORS: _save(vectors, change),
     }
     artifacts.write_artifact(target, files, base_identity=base.identity)
+
+
+def _save(tensors: dict[str, Tensor], change: Callable[[str, Tensor], tuple[str, Tensor]]) -> bytes:
+    return safetensors.torch.save(dict(change(*item) for item in tensors.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_streamed_texts_only_grow_and_end_in_the_result(case: EngineCase) -> Non
     result = generation.result(WAIT_S)
     assert states[-1] == tuple(made.text for made in result)
     assert len(set(states)) == len(states)
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         assert all(new.startswith(old) for old, new in zip(before, after, strict=True))
     assert all(made.text and made.text == made.text.strip() for made in result)
     assert list(generation.stream()) == [states[-1]], "can be read again after the end"
@@ -120,8 +121,7 @@ def test_a_base_response_does_not_depend_on_the_version(case: EngineCase) -> Non
 
 def test_a_running_generation_ends_on_the_version_it_began_with(slow_case: EngineCase) -> None:
     engine = slow_case.engine
-    requests = [ask(tokens=150, seed=3), ask(PROMPTS[1], Condition.BASE, tokens=150, seed=4)]
-    undisturbed = engine.generate(requests).result(WAIT_S)
+    requests = [ask(tokens=60, seed=3), ask(PROMPTS[1], Condition.BASE, tokens=60, seed=4)]
     first = engine.live_version
     assert first is not None
     running = engine.generate(requests)
@@ -129,25 +129,25 @@ def test_a_running_generation_ends_on_the_version_it_began_with(slow_case: Engin
     next(states)
     engine.swap(slow_case.new_version())
     later = engine.generate([ask(tokens=2)]).result(WAIT_S)[0]
-    result = running.result(WAIT_S)
     assert later.version_id == 2
+    result = running.result(WAIT_S)
     assert {made.version_id for made in result} == {1}
-    assert answers(result) == answers(undisturbed), "no token was made by the new version"
     assert list(states)[-1] == tuple(made.text for made in result)
     engine.swap(VersionRef(3, first.path))
-    assert answers(engine.generate(requests).result(WAIT_S)) == answers(undisturbed)
+    undisturbed = engine.generate(requests).result(WAIT_S)
+    assert answers(result) == answers(undisturbed), "no token was made by the new version"
 
 
 def test_swaps_under_load_fail_and_mix_nothing(case: EngineCase) -> None:
     versions = [case.new_version() for _ in range(3)]
-    expected = {1: one(case, ask(tokens=12)).token_ids}
+    expected = {1: one(case, ask(tokens=40)).token_ids}
     for version in versions:
         case.engine.swap(version)
-        expected[version.version_id] = one(case, ask(tokens=12)).token_ids
-    assert len(set(expected.values())) == 4
+        expected[version.version_id] = one(case, ask(tokens=40)).token_ids
+    assert len(set(expected.values())) == 4, "every version answers in its own way"
 
     def serve(_: int) -> Generated:
-        return one(case, ask(tokens=12))
+        return one(case, ask(tokens=40))
 
     with ThreadPoolExecutor(4) as pool:
         served = pool.map(serve, range(40))
@@ -165,7 +165,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(case: EngineCase) 
         case.engine.swap(damaged)
     with pytest.raises(ArtifactDamaged):
         case.engine.swap(VersionRef(9, damaged.path.parent / "nowhere"))
-    assert one(case, ask()) == pytest.approx(before) or one(case, ask()).text == before.text
+    assert one(case, ask()).token_ids == before.token_ids
     assert case.engine.live_version is not None
     assert case.engine.live_version.version_id == 1
 

@@ -1,0 +1,291 @@
+"""The local engine against transformers and PEFT themselves, and what only it can do wrong."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from backend.engines.base import (
+    Condition,
+    EngineFailed,
+    GenerationRequest,
+    Message,
+    Priority,
+    Sampling,
+    VersionRef,
+)
+from backend.engines.calls import Row
+from backend.engines.local import LocalEngine
+from tests.backend.engines.making import USERS, write_random_version
+from trainer.artifacts import ArtifactDamaged, load_version
+from trainer.language_model import LanguageModel
+from trainer.prompting import EncodedPrompt, PromptFormat, embed
+
+WAIT_S = 240.0
+PROMPTS = (
+    "How do I start running?",
+    "Name three rivers in Europe and say one thing about each of them, please.",
+    "Tell me a joke.",
+)
+
+
+def messages_of(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def greedy(
+    text: str, condition: Condition, user_id: int | None = None, tokens: int = 24
+) -> GenerationRequest:
+    return GenerationRequest(
+        messages=messages_of(text),
+        condition=condition,
+        user_id=user_id,
+        sampling=Sampling(temperature=0.0, max_new_tokens=tokens),
+    )
+
+
+@pytest.fixture
+def version(tiny: LanguageModel, tmp_path: Path) -> VersionRef:
+    write_random_version(tiny, tmp_path / "version", seed=5)
+    return VersionRef(1, tmp_path / "version")
+
+
+@pytest.fixture
+def engine(tiny: LanguageModel, version: VersionRef) -> Iterator[LocalEngine]:
+    engine = LocalEngine(tiny, max_batch=8, threads=1)
+    engine.swap(version)
+    yield engine
+    engine.close()
+
+
+def generated_by(
+    model: PreTrainedModel | PeftModel,
+    base: LanguageModel,
+    prompt: EncodedPrompt,
+    prefix: Tensor | None,
+    tokens: int,
+) -> tuple[int, ...]:
+    """One prompt alone through `generate(inputs_embeds=…)`, greedily."""
+    ids = torch.tensor([prompt.token_ids])
+    embeds = embed(base.model.get_input_embeddings(), ids, [prompt.prefix_start], [prefix])
+    made = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=2,
+    )
+    return tuple(made[0].tolist())
+
+
+def check_against_peft(base: LanguageModel, path: Path, tokens: int) -> None:
+    """Every user, generic and base, several prompts each, in shared batches."""
+    version = load_version(path, base_identity=base.identity)
+    prompts = PromptFormat(base.tokenizer, version.config.prefix_tokens)
+    reference = copy.deepcopy(base.model)
+    expected = {}
+    for text in PROMPTS:
+        prompt = prompts.encode(messages_of(text), with_prefix=False)
+        made = generated_by(reference, base, prompt, None, tokens)
+        expected[text, Condition.BASE, None] = made
+    adapted = PeftModel.from_pretrained(reference, path / "adapter")
+    for text in PROMPTS:
+        prompt = prompts.encode(messages_of(text), with_prefix=True)
+        for user in (*USERS, None):
+            condition = Condition.GENERIC if user is None else Condition.PERSONAL
+            vector = version.vectors.vector(user)
+            expected[text, condition, user] = generated_by(adapted, base, prompt, vector, tokens)
+    engine = LocalEngine(base, max_batch=8, threads=torch.get_num_threads())
+    try:
+        engine.swap(VersionRef(1, path))
+        calls = [engine.generate([greedy(*key, tokens)]) for key in expected]
+        served = [call.result(WAIT_S)[0].token_ids for call in calls]
+    finally:
+        engine.close()
+    assert served == list(expected.values())
+    assert len(set(served)) > len(PROMPTS) * len(USERS), "users and adapter make a difference"
+
+
+def test_greedy_tokens_are_those_of_peft_and_transformers(
+    tiny: LanguageModel, version: VersionRef
+) -> None:
+    check_against_peft(tiny, version.path, tokens=40)
+
+
+@pytest.mark.embedded
+def test_the_same_on_the_embedded_model(embedded: LanguageModel, tmp_path: Path) -> None:
+    write_random_version(embedded, tmp_path / "version", seed=5, strength=0.2)
+    check_against_peft(embedded, tmp_path / "version", tokens=20)
+
+
+@pytest.mark.parametrize("condition", list(Condition))
+def test_scores_equal_a_plain_forward(
+    tiny: LanguageModel, version: VersionRef, condition: Condition
+) -> None:
+    responses = [(50, 60, 70, 2), (9, 9), (1234,)]
+    tensors = load_version(version.path, base_identity=tiny.identity)
+    prompts = PromptFormat(tiny.tokenizer, tensors.config.prefix_tokens)
+    model: nn.Module = copy.deepcopy(tiny.model)
+    prefix: Tensor | None = None
+    if condition is not Condition.BASE:
+        model = PeftModel.from_pretrained(model, version.path / "adapter")
+        prefix = tensors.vectors.vector(3 if condition is Condition.PERSONAL else None)
+    prompt = prompts.encode(messages_of(PROMPTS[1]), with_prefix=prefix is not None)
+    engine = LocalEngine(tiny, threads=1)
+    engine.swap(version)
+    scores = engine.score(messages_of(PROMPTS[1]), responses, condition, 3)
+    engine.close()
+    for response, score in zip(responses, scores, strict=True):
+        ids = torch.tensor([[*prompt.token_ids, *response]])
+        embeds = embed(tiny.model.get_input_embeddings(), ids, [prompt.prefix_start], [prefix])
+        with torch.no_grad():
+            logits = model(inputs_embeds=embeds).logits[0, len(prompt.token_ids) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(len(response)), list(response)].sum()
+        assert score == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_a_failing_model_ends_its_calls_and_the_engine_goes_on(
+    engine: LocalEngine, tiny: LanguageModel
+) -> None:
+    expected = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)]).result(WAIT_S)
+
+    def out_of_memory(module: nn.Module, inputs: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    hook = tiny.model.lm_head.register_forward_pre_hook(out_of_memory)
+    failing = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)])
+    with pytest.raises(EngineFailed, match="no memory left"):
+        failing.result(WAIT_S)
+    hook.remove()
+    after = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)]).result(WAIT_S)
+    assert after[0].token_ids == expected[0].token_ids
+
+
+def test_numbers_that_are_not_finite_fail_the_generation(
+    engine: LocalEngine, tiny: LanguageModel
+) -> None:
+    hook = tiny.model.lm_head.register_forward_hook(lambda *args: args[-1] * torch.nan)
+    failing = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)])
+    with pytest.raises(EngineFailed, match="not finite"):
+        failing.result(WAIT_S)
+    hook.remove()
+    assert engine.generate([greedy(PROMPTS[0], Condition.GENERIC)]).result(WAIT_S)
+
+
+def test_a_prompt_too_long_for_the_model_is_refused_at_once(engine: LocalEngine) -> None:
+    with pytest.raises(ValueError, match="too long for the model"):
+        engine.generate([greedy("word " * 600, Condition.GENERIC)])
+    with pytest.raises(ValueError, match="too long for the model"):
+        engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=500)])
+    with pytest.raises(ValueError, match="too long for the model"):
+        engine.score(messages_of("word " * 600), [(5,)], Condition.GENERIC, None)
+
+
+def test_the_end_of_turn_token_ends_a_response(engine: LocalEngine, tiny: LanguageModel) -> None:
+    request = greedy(PROMPTS[0], Condition.GENERIC, tokens=12)
+    whole = engine.generate([request]).result(WAIT_S)[0]
+    engine.close()
+    end = whole.token_ids[5]
+    assert end not in whole.token_ids[:5]
+    tiny.model.generation_config.eos_token_id = end
+    ending = LocalEngine(tiny, threads=1)
+    ending.swap(engine.live_version or pytest.fail("no version"))
+    made = ending.generate([request]).result(WAIT_S)[0]
+    ending.close()
+    assert made.ended
+    assert made.token_ids == whole.token_ids[:6]
+
+
+def test_interactive_calls_go_before_prefetched_ones(engine: LocalEngine) -> None:
+    long = greedy(PROMPTS[0], Condition.GENERIC, tokens=200)
+    prefetched = [engine.generate([long, long], Priority.PREFETCH) for _ in range(6)]
+    next(prefetched[0].stream())
+    urgent = engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=2)] * 2)
+    urgent.result(WAIT_S)
+    assert not any(generation.over for generation in prefetched)
+    for generation in prefetched:
+        generation.cancel()
+        generation.result(WAIT_S)
+
+
+def test_streamed_text_never_shows_half_a_character(tiny: LanguageModel) -> None:
+    words = "naïve 👩‍👩‍👧 日本語 ok"
+    ids = tiny.tokenizer.encode(words, add_special_tokens=False)
+    row = Row(
+        request=greedy("x", Condition.BASE),
+        prompt=EncodedPrompt((1,), None),
+        decode=lambda ids: str(tiny.tokenizer.decode(list(ids), skip_special_tokens=True)),
+        stop_ids=frozenset({2}),
+    )
+    shown = []
+    for token in (*ids, 2):
+        row.token_ids.append(token)
+        shown.append(row.text)
+    assert all(words.startswith(text) for text in shown)
+    assert shown[-1] == words
+    assert any("\ufffd" in str(tiny.tokenizer.decode(ids[:n])) for n in range(len(ids)))
+
+
+@pytest.mark.parametrize("fault", ["shape", "nan", "name", "vector"])
+def test_an_adapter_that_does_not_fit_is_refused(
+    engine: LocalEngine, tiny: LanguageModel, tmp_path: Path, fault: str
+) -> None:
+    write_random_version(tiny, tmp_path / "odd", seed=6, change=lambda n, t: spoilt(fault, n, t))
+    live = engine.live_version
+    with pytest.raises(ArtifactDamaged):
+        engine.swap(VersionRef(2, tmp_path / "odd"))
+    assert engine.live_version == live
+
+
+def spoilt(fault: str, name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """One tensor of a version file, made wrong."""
+    if fault == "shape" and "layers.0.self_attn.q_proj.lora_A" in name:
+        return name, tensor[:, :-1].contiguous()
+    if fault == "nan" and "layers.1.self_attn.v_proj.lora_B" in name:
+        return name, tensor * torch.nan
+    if fault == "name":
+        return name.replace("layers.1", "layers.7"), tensor
+    if fault == "vector" and name in ("generic", "offsets"):
+        return name, tensor[..., :-1].contiguous()
+    return name, tensor
+
+
+def test_the_base_weights_are_back_after_closing(tiny: LanguageModel, version: VersionRef) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    engine = LocalEngine(tiny, threads=1)
+    engine.swap(version)
+    engine.generate([greedy(PROMPTS[0], Condition.PERSONAL, 1, tokens=3)]).result(WAIT_S)
+    engine.close()
+    after = tiny.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_old_versions_are_let_go(engine: LocalEngine, version: VersionRef) -> None:
+    request = greedy(PROMPTS[0], Condition.GENERIC, tokens=3)
+    engine.generate([request]).result(WAIT_S)
+    live = engine._live
+    assert live is not None
+    merged = [weakref.ref(tensor) for tensor in live.weights.values()]
+    del live
+    engine.swap(VersionRef(2, version.path))
+    engine.generate([request]).result(WAIT_S)
+    gc.collect()
+    assert merged
+    assert not any(reference() is not None for reference in merged)
+
+
+def test_stats_count_what_was_done(engine: LocalEngine) -> None:
+    engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=5)] * 2).result(WAIT_S)
+    stats = engine.stats()
+    assert (stats.tokens, stats.swaps, stats.waiting_calls) == (10, 1, 0)
+    assert stats.steps == 5
+    assert 0 < stats.last_stall_s <= stats.max_stall_s < 1
