@@ -22,7 +22,7 @@ from backend.errors import AttuneError, ConfigurationError
 from backend.front_door import FrontDoor
 from backend.settings import Settings, load_settings
 from db.session import Database
-from ui import account_pages
+from ui import server_pages
 
 _log = logging.getLogger("attune")
 _STARTED = 0
@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
         closing.callback(listening.close)
         address = settings.public_url or "http://{}:{}".format(*listening.getsockname()[:2])
 
-        door = FrontDoor(account_pages.waiting_page, framers=_framers(settings))
+        door = FrontDoor(server_pages.waiting_page, framers=_framers(settings))
         server = uvicorn.Server(
             uvicorn.Config(
                 door,
@@ -80,7 +80,7 @@ def _serve(settings: Settings) -> int:
                 door.fail(str(error))
                 sys.stderr.write(f"attune: {error}\n")
                 server.should_exit = True
-            except Exception:
+            except Exception:  # noqa: BLE001 — the thread's end: nobody else would say it
                 _log.exception("cannot start")
                 door.fail("cannot start; the log says why")
                 server.should_exit = True

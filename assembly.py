@@ -17,14 +17,19 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from backend import base_model, prompts
+from backend.administration import Administration
+from backend.auth import Accounts
 from backend.base_model import BaseModel
 from backend.comparisons import Desk
 from backend.engines.base import Engine, Sampling
 from backend.engines.echo import EchoEngine
 from backend.engines.local import LocalEngine
 from backend.errors import ConfigurationError
+from backend.insights import Insights
 from backend.lease import Lease, this_process
 from backend.making import Maker
+from backend.oauth import HuggingFaceLogin
+from backend.passwords import Passwords
 from backend.prefetch import Prefetcher
 from backend.round_input import RoundLimits
 from backend.scheduler import start_scheduler
@@ -32,9 +37,14 @@ from backend.settings import Settings
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
 from backend.versions import Versions
+from backend.web import SessionCookie, Visitors, create_web
 from db.session import Database
 from trainer.config import TrainConfig
 from trainer.language_model import load_language_model
+from ui import layout, server_pages
+from ui.accounts import add_account_pages
+from ui.compare import build_compare
+from ui.lab import build_lab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,4 +201,57 @@ def _train_config(settings: Settings) -> TrainConfig:
 def _make_web(
     ground: Ground, engine: Engine, desk: Desk, versions: Versions, training: Training
 ) -> FastAPI:
-    raise NotImplementedError
+    settings, database = ground.settings, ground.database
+    secure = settings.public_url.startswith("https://")
+    accounts = Accounts(
+        database,
+        passwords=Passwords(),
+        clock=now,
+        signup=settings.signup,
+        guests=settings.guests,
+        session_days=settings.session_days,
+    )
+    hugging_face = _hugging_face(settings, secure)
+    web = create_web(
+        assets=layout.ASSETS,
+        error_page=server_pages.error_page,
+        public_url=settings.public_url,
+        embed=settings.embed,
+        form_targets=(hugging_face.origin,) if hugging_face is not None else (),
+    )
+    visitors = Visitors(accounts)
+    add_account_pages(
+        web,
+        accounts=accounts,
+        administration=Administration(database, clock=now),
+        visitors=visitors,
+        cookie=SessionCookie(secure=secure, embed=settings.embed),
+        hugging_face=hugging_face,
+        public_url=settings.public_url,
+        embed=settings.embed,
+    )
+    insights = Insights(
+        database,
+        identity=engine.model_identity,
+        live_version=lambda: engine.live_version.version_id if engine.live_version else 0,
+        min_choices=settings.round_min_choices,
+    )
+    layout.mount(
+        web,
+        compare=build_compare(desk, insights, accounts),
+        lab=build_lab(insights, training, versions, accounts),
+        signed_in=visitors.page_user,
+        researcher=visitors.researcher_only,
+    )
+    return web
+
+
+def _hugging_face(settings: Settings, secure: bool) -> HuggingFaceLogin | None:
+    if not (settings.hf_client_id and settings.hf_client_secret):
+        return None
+    return HuggingFaceLogin(
+        client_id=settings.hf_client_id,
+        client_secret=settings.hf_client_secret,
+        secure=secure,
+        embed=settings.embed,
+    )

@@ -20,7 +20,7 @@ from backend.insights import Insights
 from ui import layout, markup
 from ui.layout import Header
 from ui.markup import plain
-from ui.session import expected_errors, signed_in
+from ui.session import Attempt, signed_in
 
 Updates = dict[Any, Any]
 
@@ -30,7 +30,7 @@ _PREFERENCES = ("a", "b")
 _SIDES = ("a", "b")
 _CHIP_REFRESH_S = 4.0
 _STREAMS_AT_ONCE = 16
-_MATHS = [
+_MATHS: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
@@ -63,7 +63,7 @@ class _Parts:
     comparison_id: gr.Number
     choice_id: gr.Number
     strength: gr.Number
-    wanted: gr.State  # goes up when a pair has to be written while the user watches
+    wanted: gr.Number  # another number: a pair has to be written while the user watches
 
     @property
     def deciding(self) -> list[gr.Button]:
@@ -86,7 +86,8 @@ class _Parts:
 
 def build_compare(desk: Desk, insights: Insights, accounts: Accounts) -> gr.Blocks:
     """The page, wired to the use cases."""
-    with layout.blocks("Compare") as page:
+    page = layout.blocks("Compare")
+    with page:
         parts = _draw()
         _wire(page, parts, _Handlers(parts, desk, insights, accounts))
     return page
@@ -153,7 +154,8 @@ def _draw() -> _Parts:
         comparison_id=gr.Number(visible=False, precision=0),
         choice_id=gr.Number(visible=False, precision=0),
         strength=gr.Number(1, visible=False, precision=0),
-        wanted=gr.State(0),
+        # Not visible=False: only what is in the page tells of a change.
+        wanted=gr.Number(0, visible="hidden"),
     )
 
 
@@ -186,7 +188,7 @@ class _Handlers:
 
     def greet(self, request: gr.Request) -> Updates:
         """Header and status, once per page load."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             user = signed_in(request, self._accounts)
             may_see_lab = user.role in ("researcher", "admin")
             return {
@@ -194,13 +196,13 @@ class _Handlers:
                 self._parts.header.lab: gr.Button(visible=may_see_lab),
                 **self._status(user.id),
             }
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def refresh(self, request: gr.Request) -> Updates:
         """The status chip, every few seconds."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             return self._status(signed_in(request, self._accounts).id)
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def stream(self, request: gr.Request) -> Iterator[Updates]:
         """The open pair at once, or a new one as it is being written."""
@@ -225,33 +227,33 @@ class _Handlers:
         """The handler of one reason's button; may be ignored by everybody."""
 
         def explain(choice_id: int | None, request: gr.Request) -> Updates:
-            with expected_errors() as outcome:
+            with Attempt() as attempt:
                 user = signed_in(request, self._accounts)
                 if choice_id is None:
                     return {self._parts.why: gr.Row(visible=False)}
                 explained = self._desk.explain(user.id, choice_id, reason)
                 return {self._parts.choice_id: explained, **self._reasons(reason)}
-            return self._say(outcome.message)
+            return self._say(attempt.message)
 
         return explain
 
     def undo(self, request: gr.Request) -> Updates:
         """The last choice withdrawn, its pair shown again."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             user = signed_in(request, self._accounts)
             view = self._desk.undo(user.id)
             return {**self._show(view), **self._thanks(None, ""), **self._status(user.id)}
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def _choose(
         self, request: gr.Request, comparison_id: int | None, verdict: str, strength: int | None
     ) -> Updates:
         if comparison_id is None:
             return self._say(_STILL_WRITING)
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             user_id = signed_in(request, self._accounts).id
             thanks: Updates = {}
-            with expected_errors() as choosing:
+            with Attempt() as choosing:
                 if verdict not in _PREFERENCES:
                     strength = None
                 choice_id = self._desk.choose(user_id, comparison_id, verdict, strength)
@@ -262,7 +264,7 @@ class _Handlers:
                 **self._status(user_id),
                 **self._say(choosing.message),
             }
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def _watch(
         self,
@@ -273,12 +275,12 @@ class _Handlers:
         stuck: bool,
     ) -> Iterator[Updates]:
         """Draws `views` as they grow; an error leaves a way to go on."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             for view in views(signed_in(request, self._accounts).id):
                 yield {**self._show(view), **on_first}
                 on_first, stuck = {}, not view.complete
-        if outcome.failed:
-            yield {**self._say(outcome.message), self._parts.again: gr.Button(visible=stuck)}
+        if attempt.message is not None:
+            yield {**self._say(attempt.message), self._parts.again: gr.Button(visible=stuck)}
 
     def _next(self, user_id: int) -> Updates:
         """The next pair if it is ready; else empty cards and the wish for one."""

@@ -1,4 +1,4 @@
-"""The researchers' page: rounds with their curves, versions, choices per user, train now, roll back.
+"""The researchers' page: rounds and their curves, versions, choices per user, train, roll back.
 
 The role is checked inside every handler: hiding a component hides nothing from a client. Tables
 come from one cached snapshot that all viewers share.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]  # it comes with Gradio
 
 from backend.auth import Accounts, CurrentUser, require_role
 from backend.insights import Insights, LabSnapshot, RoundRow
@@ -20,12 +20,15 @@ from backend.versions import Versions
 from ui import layout, tables
 from ui.layout import Header
 from ui.markup import plain
-from ui.session import expected_errors, signed_in
+from ui.session import Attempt, signed_in
 
 Updates = dict[Any, Any]
 
 _REFRESH_S = 4.0
 _LOSS = {"training pairs": "loss"}
+_COLOURS = dict.fromkeys(("training pairs", "personal"), "var(--accent)") | {
+    "generic": "var(--soft)"
+}
 _ACCURACY = {"personal": "accuracy", "generic": "accuracy_generic"}
 _LOSS_NOTE = (
     "The P-DPO loss with its DPOP and NLL terms, in nats, mean over the pairs of each optimizer "
@@ -90,7 +93,8 @@ def build_lab(
     insights: Insights, training: Training, versions: Versions, accounts: Accounts
 ) -> gr.Blocks:
     """The page, wired to the use cases."""
-    with layout.blocks("Lab") as page:
+    page = layout.blocks("Lab")
+    with page:
         parts = _draw()
         _wire(page, parts, _Handlers(parts, insights, training, versions, accounts))
     return page
@@ -190,6 +194,7 @@ def _plot(question: str, elem_id: str, note: str) -> gr.LinePlot:
             x_title="step",
             y_title=elem_id,
             color_title=" ",
+            color_map=_COLOURS,
             height=190,
             container=False,
             buttons=[],
@@ -232,7 +237,7 @@ class _Handlers:
     def refresh(self, chosen: Any, drawn: str | None, request: gr.Request) -> Updates:
         """Tables from the shared snapshot; the details only when their round has moved on."""
         parts = self._parts
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             user = self._researcher(request)
             snapshot = self._insights.lab()
             row = _row(snapshot, chosen) or next(iter(snapshot.rounds), None)
@@ -247,27 +252,27 @@ class _Handlers:
             if drawn != _state(snapshot, row):
                 updates |= self._offered(snapshot, row) | self._details(snapshot, row)
             return updates
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def look(self, chosen: Any, request: gr.Request) -> Updates:
         """The details of the chosen round."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             self._researcher(request)
             snapshot = self._insights.lab()
             return self._details(snapshot, _row(snapshot, chosen))
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def train_now(self, request: gr.Request) -> Updates:
         """A round at the next tick."""
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             self._researcher(request)
             self._training.train_now()
-        return self._say(outcome.message or "A round starts in a moment.")
+        return self._say(attempt.message or "A round starts in a moment.")
 
     def ask(self, target: Any, request: gr.Request) -> Updates:
         """Roll back? Asked once, with both versions named."""
         parts = self._parts
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             self._researcher(request)
             if _number(target) is None:
                 return {**self._say("Choose a version first."), parts.sure: gr.Row(visible=False)}
@@ -278,17 +283,17 @@ class _Handlers:
                 parts.sure: gr.Row(visible=True),
                 **self._say(None),
             }
-        return self._say(outcome.message)
+        return self._say(attempt.message)
 
     def roll_back(self, target: Any, request: gr.Request) -> Updates:
         """An older version goes live."""
         version_id = _number(target)
-        with expected_errors() as outcome:
+        with Attempt() as attempt:
             user = self._researcher(request)
             if version_id is not None:
                 self._versions.roll_back(version_id, user.id)
         done = f"Version {version_id} is live."
-        return {self._parts.sure: gr.Row(visible=False), **self._say(outcome.message or done)}
+        return {self._parts.sure: gr.Row(visible=False), **self._say(attempt.message or done)}
 
     def _researcher(self, request: gr.Request) -> CurrentUser:
         user = signed_in(request, self._accounts)
@@ -298,7 +303,9 @@ class _Handlers:
     def _offered(self, snapshot: LabSnapshot, row: RoundRow | None) -> Updates:
         """What can be chosen; left alone between changes, so that no open list is disturbed."""
         rounds = [(f"Round {r.id} · {r.status}", r.id) for r in snapshot.rounds]
-        versions = [(f"Version {v.id}", v.id) for v in snapshot.versions if not v.damaged]
+        versions = [
+            (f"Version {v.id}", v.id) for v in snapshot.versions if not (v.live or v.damaged)
+        ]
         return {
             self._parts.chosen: gr.Dropdown(rounds, value=row.id if row else None),
             self._parts.target: gr.Dropdown(versions),
@@ -334,7 +341,7 @@ def _number(value: Any) -> int | None:
 def _state(snapshot: LabSnapshot, row: RoundRow | None) -> str:
     """Names what the details and the choosers show; another name means: draw them again."""
     rounds = " ".join(f"{r.id}{r.status[0]}" for r in snapshot.rounds)
-    versions = " ".join(str(v.id) for v in snapshot.versions if not v.damaged)
+    versions = " ".join(str(v.id) for v in snapshot.versions if not (v.live or v.damaged))
     return f"{row.id if row else None} of {rounds}, {versions}"
 
 

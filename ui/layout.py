@@ -20,7 +20,7 @@ from ui.markup import plain
 
 AuthDependency = Callable[[Request], Awaitable[str | None]]
 
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 _MARK = (
     '<svg viewBox="0 0 26 20" fill="none" stroke-width="2.2" stroke-linecap="round" '
     'aria-hidden="true"><path d="M2 10h3c2 0 2-7 4-7s2 14 4 14 2-11 4-11 2 4 4 4h3"/></svg>'
@@ -132,8 +132,8 @@ def mount(
 def _head() -> str:
     """Our style sheets and the keyboard script, inline: one request, no flash of another look."""
     styles = "\n".join(
-        (_ASSETS / name).read_text(encoding="utf-8")
+        (ASSETS / name).read_text(encoding="utf-8")
         for name in ("tokens.css", "gradio.css", "compare.css", "lab.css")
     )
-    script = (_ASSETS / "keys.js").read_text(encoding="utf-8")
+    script = (ASSETS / "keys.js").read_text(encoding="utf-8")
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'

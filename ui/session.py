@@ -10,9 +10,7 @@ nothing to handlers outside the queue, and it renders its text as HTML.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from types import TracebackType
 
 import gradio as gr
 
@@ -22,29 +20,32 @@ from backend.errors import AttuneError, NotSignedIn
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of an attempt: `message` is None when nothing went wrong."""
-
-    message: str | None = None
-
-    @property
-    def failed(self) -> bool:
-        return self.message is not None
-
-
-@contextmanager
-def expected_errors() -> Iterator[Outcome]:
-    """Turns an expected error inside the block into the outcome's message.
+class Attempt:
+    """`with Attempt() as attempt:` stops at an expected error and keeps its sentence.
 
     Anything unexpected passes through: Gradio logs it and the page says only that it happened.
+
+    Attributes:
+        message: what to tell the user; None when nothing went wrong.
     """
-    outcome = Outcome()
-    try:
-        yield outcome
-    except AttuneError as error:
+
+    def __init__(self) -> None:
+        self.message: str | None = None
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, AttuneError):
+            return False
         _log.info("%s: %s", type(error).__name__, error)
-        outcome.message = str(error)
+        self.message = str(error)
+        return True
 
 
 def signed_in(request: gr.Request, accounts: Accounts) -> CurrentUser:

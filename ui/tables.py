@@ -1,5 +1,6 @@
-"""Read models → the lab's tables as Markdown. Names and reasons are data: cells show them literally.
+"""Read models → the lab's tables as Markdown.
 
+Names and reasons are data: cells show them literally.
 Knows no component and no use case.
 """
 
