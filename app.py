@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -90,6 +92,10 @@ def _serve(settings: Settings) -> int:
         opening = threading.Thread(target=open_house, name="opening")
         opening.start()
         _say(f"Attune is starting at {address}")
+        # uvicorn raises the signal that stopped it once more when it is done: without a handler of
+        # ours the process would end there, and nothing below would be closed.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop_is_under_way)
         server.run(sockets=[listening])
         opening.join()
         return _STARTED if door.failure is None else _CANNOT_START
@@ -121,6 +127,10 @@ def _greet(address: str, database: Database) -> None:
 
 def _framers(settings: Settings) -> str:
     return "https://huggingface.co" if settings.embed else "'none'"
+
+
+def _stop_is_under_way(_number: int, _frame: FrameType | None) -> None:
+    _log.info("stopping")
 
 
 def _say(line: str) -> None:

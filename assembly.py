@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
+from safetensors import SafetensorError
 
 from backend import base_model, prompts
 from backend.administration import Administration
@@ -116,7 +117,7 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
             threads=settings.engine_threads,
             config=_train_config(settings),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
 

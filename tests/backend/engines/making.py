@@ -47,23 +47,25 @@ def write_random_version(
     target: Path,
     *,
     seed: int,
-    strength: float = 0.5,
+    adapter_size: float = 0.05,
+    offset_size: float = 0.5,
     change: Callable[[str, Tensor], tuple[str, Tensor]] = lambda name, tensor: (name, tensor),
 ) -> None:
     """A version as a round would write it: random non-zero adapter, vectors for `USERS`.
 
     Args:
-        strength: size of B's entries, and of the offsets against a word embedding's.
+        adapter_size: standard deviation of B's entries.
+        offset_size: that of the offsets, against a word embedding's.
         change: applied to every name and tensor before it is written.
     """
     config = TrainConfig()
     torch.manual_seed(seed)
     adapter = {
-        name: torch.randn_like(tensor) * strength * 0.1 if "lora_B" in name else tensor
+        name: torch.randn_like(tensor) * adapter_size if "lora_B" in name else tensor
         for name, tensor in initial_adapter(base.model, config).items()
     }
     words = base.model.get_input_embeddings().weight[100 : 100 + config.prefix_tokens].float()
-    offsets = torch.randn(len(USERS), *words.shape) * words.std() * strength
+    offsets = torch.randn(len(USERS), *words.shape) * words.std() * offset_size
     vectors = {
         "generic": words.contiguous(),
         "user_ids": torch.tensor(USERS),

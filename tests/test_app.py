@@ -1,0 +1,106 @@
+"""`python app.py` as a process: start, health, the first admin, refusals, clean stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.running import ROOT, RunningApp, environment
+
+
+def _refused(tmp_path: Path, **settings: str) -> str:
+    """The one line with which the program refuses to start."""
+    values = {"data_dir": str(tmp_path / "data"), "port": "0", "log_level": "error", **settings}
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        check=False,
+        cwd=ROOT,
+        env=environment(**values),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("attune: ")
+    return lines[0]
+
+
+def test_an_unknown_setting(tmp_path: Path) -> None:
+    assert "unknown setting ATTUNE_MODLE; did you mean ATTUNE_MODEL?" in _refused(
+        tmp_path, modle="x"
+    )
+
+
+def test_an_unreachable_database(tmp_path: Path) -> None:
+    words = _refused(tmp_path, database_url="postgresql://me:secret@127.0.0.1:1/attune")
+    assert "cannot use the database" in words
+    assert "secret" not in words
+
+
+def test_a_missing_model_folder(tmp_path: Path) -> None:
+    assert "there is no model folder" in _refused(tmp_path, model=str(tmp_path / "nowhere"))
+
+
+def test_a_folder_whose_weights_are_damaged(tmp_path: Path, embedded_model_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in embedded_model_path.iterdir():
+        if file.suffix in {".json", ".jinja"}:
+            (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "model.safetensors").write_bytes(b"these are no weights" * 100)
+    assert "cannot load the model" in _refused(
+        tmp_path, model=str(folder), cache_dir=str(tmp_path / "cache")
+    )
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".probe").symlink_to("/dev/full")
+    assert "No space left on device" in _refused(tmp_path)
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with RunningApp(tmp_path / "first", engine="echo") as first:
+        port = first.address.rpartition(":")[2]
+        assert "cannot listen" in _refused(tmp_path, engine="echo", port=port)
+
+
+def test_health_comes_first_then_readiness_and_the_admin_link_works_once(tmp_path: Path) -> None:
+    with RunningApp(tmp_path, engine="echo") as app:
+        assert httpx.get(f"{app.address}/healthz").text == "ok"
+        waiting = httpx.get(f"{app.address}/readyz")
+        assert (waiting.status_code, waiting.json()["status"] != "live") == (503, True)
+        page = httpx.get(app.address, headers={"Accept": "text/html", "Sec-Fetch-Dest": "document"})
+        assert page.status_code == 503
+        assert "http-equiv" in page.text
+
+        link = app.wait_ready().wait_invite()
+        assert httpx.get(f"{app.address}/readyz").json() == {"status": "live"}
+        form = {"username": "ada", "password": "a long enough password"}
+        made = httpx.post(link, data=form, headers={"Origin": app.address})
+        assert made.status_code == 303
+        cookies = {"attune_session": made.cookies["attune_session"]}
+        assert httpx.get(f"{app.address}/lab/", cookies=cookies).status_code == 200
+        again = httpx.post(link, data={**form, "username": "eve"}, headers={"Origin": app.address})
+        assert again.status_code != 303
+        assert app.stop() == 0
+    with RunningApp(tmp_path, engine="echo") as app:
+        app.wait_ready()
+        app.stop()
+        assert not any("first admin" in line for line in app.lines)
+
+
+def test_a_stranger_is_sent_to_sign_in(tmp_path: Path) -> None:
+    headers = {"Accept": "text/html", "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
+    with RunningApp(tmp_path, engine="echo") as app:
+        app.wait_ready()
+        for path in ("/", "/lab/", "/account"):
+            answer = httpx.get(f"{app.address}{path}", headers=headers)
+            assert answer.status_code == 303
+            assert answer.headers["location"].startswith("/login")
