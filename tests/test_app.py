@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.running import ROOT, RunningApp, environment
+from dev.running import ROOT, RunningApp, environment
 
 
 def _refused(tmp_path: Path, **settings: str) -> str:

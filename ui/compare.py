@@ -35,6 +35,7 @@ _MATHS: list[dict[str, str | bool]] = [
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
+_SAVED = {**dict.fromkeys(("a", "b", "tie", "both_bad"), "Saved."), "skip": "Skipped."}
 _STILL_WRITING = "One moment: the responses are still being written."
 
 
@@ -307,7 +308,7 @@ class _Handlers:
     def _thanks(self, choice_id: int | None, verdict: str) -> Updates:
         """The line under the pair about the choice just made; None: there is none."""
         return {
-            self._parts.saved: "" if choice_id is None else "Saved.",
+            self._parts.saved: _SAVED.get(verdict, ""),
             self._parts.why: gr.Row(visible=verdict in _PREFERENCES),
             self._parts.choice_id: choice_id,
             **self._reasons(None),

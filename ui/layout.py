@@ -130,10 +130,12 @@ def mount(
 
 
 def _head() -> str:
-    """Our style sheets and the keyboard script, inline: one request, no flash of another look."""
+    """Our style sheets and scripts, inline: one request, no flash of another look."""
     styles = "\n".join(
         (ASSETS / name).read_text(encoding="utf-8")
         for name in ("tokens.css", "gradio.css", "compare.css", "lab.css")
     )
-    script = (ASSETS / "keys.js").read_text(encoding="utf-8")
+    script = "\n".join(
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("connection.js", "keys.js")
+    )
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'

@@ -13,12 +13,13 @@
 
   window.attune = { strength: () => (clearly ? 2 : 1) };
 
+  const bar = () => document.getElementById("bar");
   const settle = () => {
-    document.body.dataset.settling = "";
+    bar()?.setAttribute("aria-disabled", "true");
     clearTimeout(timer);
-    timer = setTimeout(() => delete document.body.dataset.settling, SETTLE_MS);
+    timer = setTimeout(() => bar()?.removeAttribute("aria-disabled"), SETTLE_MS);
   };
-  const settling = () => "settling" in document.body.dataset;
+  const settling = () => bar()?.hasAttribute("aria-disabled");
   const typing = (target) =>
     target instanceof Element && target.closest("input, textarea, select, [contenteditable]");
 
@@ -49,8 +50,12 @@
   }, true);
 
   let shown = "";
+  let asking = null;
   new MutationObserver(() => {
     document.getElementById("notice")?.setAttribute("role", "status");
+    const box = document.querySelector("#own-text :is(textarea, input)");
+    if (box && box !== asking) box.focus();
+    asking = box;
     const pair = document.getElementById("pair")?.textContent ?? "";
     if (pair !== shown) {
       shown = pair;

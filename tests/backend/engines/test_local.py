@@ -121,7 +121,7 @@ def check_against_peft(base: LanguageModel, path: Path, tokens: int) -> None:
     finally:
         engine.close()
     assert served == list(expected.values())
-    assert len(set(served)) > len(PROMPTS) * len(USERS), "users and adapter make a difference"
+    assert len(set(served)) > 2 * len(PROMPTS), "users and adapter make a difference"
 
 
 def test_greedy_tokens_are_those_of_peft_and_transformers(
@@ -132,7 +132,7 @@ def test_greedy_tokens_are_those_of_peft_and_transformers(
 
 @pytest.mark.embedded
 def test_the_same_on_the_embedded_model(embedded: LanguageModel, tmp_path: Path) -> None:
-    write_random_version(embedded, tmp_path / "version", seed=5, strength=0.2)
+    write_random_version(embedded, tmp_path / "version", seed=5, adapter_size=0.01, offset_size=1.0)
     check_against_peft(embedded, tmp_path / "version", tokens=20)
 
 

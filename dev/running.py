@@ -100,11 +100,11 @@ class RunningApp:
                 return match[1]
         while True:
             try:
-                line = self._output.get(timeout=READY_WITHIN_S)
+                newest = self._output.get(timeout=READY_WITHIN_S)
             except queue.Empty:
                 raise AssertionError(f"no {pattern!r} in:\n{''.join(self.lines)}") from None
-            if line is None:
+            if newest is None:
                 raise AssertionError(f"it ended before {pattern!r}:\n{''.join(self.lines)}")
-            self.lines.append(line)
-            if match := re.search(pattern, line):
+            self.lines.append(newest)
+            if match := re.search(pattern, newest):
                 return match[1]

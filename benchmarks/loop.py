@@ -1,0 +1,274 @@
+"""The loop as a person meets it, measured on the real app: `make bench-loop`.
+
+Starts `python app.py` on an empty data folder with the embedded model, drives it with Chromium,
+and reads the times from outside. Then swaps versions under load in an engine of its own. Prints one
+JSON line last. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from playwright.sync_api import Page, expect, sync_playwright
+
+from backend.base_model import BaseModel, resolve
+from backend.engines.base import (
+    Condition,
+    EngineClosed,
+    EngineFailed,
+    GenerationRequest,
+    Sampling,
+    VersionRef,
+)
+from backend.engines.local import LocalEngine
+from dev.running import RunningApp
+from trainer.language_model import load_language_model
+
+NEW_TOKENS = 64
+CHOICES_PER_ROUND = 10
+PAIRS_ALONE = 5
+SWAPS = 20
+WAIT_MS = 900_000
+POLL_S = 0.05
+SETTINGS = {
+    "max_new_tokens": str(NEW_TOKENS),
+    "round_min_choices": str(CHOICES_PER_ROUND),
+    "round_replay": str(CHOICES_PER_ROUND),
+    "blind_share": "0",
+    "tick_s": "0.5",
+    "log_level": "warning",
+}
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUESTIONS = (
+    "Tell me a long story about a lighthouse keeper.",
+    "Explain in detail how bread is made.",
+    "Describe a long walk through an old town.",
+    "Explain in detail how a bicycle works.",
+    "Tell me everything about how rivers are formed.",
+)
+
+
+def main() -> None:
+    model = resolve("embedded", None, Path("~/.cache/attune"))
+    with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
+        data = Path(folder) / "data"
+        figures = measure_app(data)
+        figures |= measure_swaps(model, data)
+    print(json.dumps(figures))
+
+
+def measure_app(data: Path) -> dict[str, Any]:
+    """Everything a person, or an operator who looks at the machine, can see."""
+    started = time.perf_counter()
+    with RunningApp(data, **SETTINGS) as app:
+        _wait_live(app.address)
+        start_to_ready_s = time.perf_counter() - started
+        with _page() as page:
+            desk = Desk(page, app.address, data)
+            desk.sign_up()
+            desk.choose(CHOICES_PER_ROUND)
+            desk.wait_for_version(2)
+            pair_s = [desk.ask() for _ in range(PAIRS_ALONE)]
+            desk.choose(CHOICES_PER_ROUND)
+            _say("the second round: 10 new pairs and 10 replayed")
+            during_s, trainer_mb = [], 0.0
+            while desk.version() < 3:
+                during_s.append(desk.ask())
+                trainer_mb = max(trainer_mb, _trainer_mb(app.process.pid))
+            app_mb = psutil.Process(app.process.pid).memory_info().rss / 2**20
+        rounds = _query(data, "SELECT started_at, ended_at, train_s, status FROM rounds")
+        pairs = _query(data, "SELECT count(*) FROM round_pairs WHERE round_id = 2")
+    return {
+        "start_to_ready_s": round(start_to_ready_s, 2),
+        "pair_s": round(statistics.median(pair_s), 2),
+        "click_to_next_ms_p50": round(_percentile(desk.clicks_ms, 50)),
+        "click_to_next_ms_p95": round(_percentile(desk.clicks_ms, 95)),
+        "round_s": round(_seconds(rounds[1][0], rounds[1][1]), 1),
+        "round_train_s": round(rounds[1][2], 1),
+        "round_pairs": pairs[0][0],
+        "round_states": [row[3] for row in rounds],
+        "pair_s_during_round": round(statistics.median(during_s), 2),
+        "pairs_during_round": len(during_s),
+        "rss_mb_app": round(app_mb),
+        "rss_mb_trainer": round(trainer_mb),
+    }
+
+
+class Desk:
+    """The compare page, used with keys."""
+
+    def __init__(self, page: Page, address: str, data: Path) -> None:
+        self._page = page
+        self._address = address
+        self._data = data
+        self._questions = itertools.cycle(QUESTIONS)
+        self.clicks_ms: list[float] = []
+
+    def sign_up(self) -> None:
+        self._page.goto(f"{self._address}/signup")
+        self._page.fill("[name=username]", "bench")
+        self._page.fill("[name=password]", "a long enough password")
+        self._page.keyboard.press("Enter")
+        self._wait_for_pair()
+
+    def choose(self, count: int) -> None:
+        """Take the shorter response `count` times; times each key until the next pair stands."""
+        for _ in range(count):
+            _until(lambda: _prefetched(self._data) > 0)
+            expect(self._page.locator("body[data-settling]")).to_have_count(0)
+            lengths = {s: len(self._page.inner_text(f"#response-{s}")) for s in "ab"}
+            before = self._page.inner_text("#prompt")
+            started = time.perf_counter()
+            self._page.keyboard.press("1" if lengths["a"] <= lengths["b"] else "4")
+            self._page.wait_for_function(
+                "before => { const now = document.querySelector('#prompt').innerText;"
+                " return now && now !== before"
+                " && !document.querySelector('#choose-a').disabled; }",
+                arg=before,
+                polling=10,
+            )
+            self.clicks_ms.append((time.perf_counter() - started) * 1000)
+
+    def ask(self) -> float:
+        """Ask an own question; seconds until both responses are complete. Skips it afterwards."""
+        self._page.click("#ask-open")
+        self._page.fill("#own-text textarea, #own-text input", next(self._questions))
+        started = time.perf_counter()
+        self._page.click("#own-send")
+        expect(self._page.locator("#choose-a")).to_be_disabled(timeout=WAIT_MS)
+        self._wait_for_pair()
+        seconds = time.perf_counter() - started
+        self._page.click("#choose-skip")
+        self._wait_for_pair()
+        return seconds
+
+    def version(self) -> int:
+        """What the chip says is live."""
+        return int(self._page.inner_text("#chip").split()[1])
+
+    def wait_for_version(self, number: int) -> None:
+        expect(self._page.locator("#chip")).to_contain_text(f"version {number}", timeout=WAIT_MS)
+        _until(lambda: _prefetched(self._data) > 1)
+
+    def _wait_for_pair(self) -> None:
+        expect(self._page.locator("#choose-a")).to_be_enabled(timeout=WAIT_MS)
+
+
+def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
+    """Swap to and fro between two versions while pairs are being generated without a break."""
+    (artifact,) = _query(data, "SELECT artifact FROM versions WHERE id = 2")[0]
+    engine = LocalEngine(load_language_model(model.path, model.identity))
+    paths = [data / "versions" / artifact, data / "versions" / "initial-again"]
+    engine.write_initial(paths[1])
+    engine.swap(VersionRef(1, paths[0]))
+    failures: list[str] = []
+    done = threading.Event()
+    workers = [
+        threading.Thread(target=_generate, args=(engine, n, done, failures)) for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for number in range(SWAPS):
+        before = engine.stats().tokens
+        _until(lambda before=before: engine.stats().tokens >= before + 20)
+        engine.swap(VersionRef(number + 2, paths[(number + 1) % 2]))
+    done.set()
+    for worker in workers:
+        worker.join()
+    stall_s = engine.stats().max_stall_s
+    engine.close()
+    return {
+        "swap_stall_ms_max": round(stall_s * 1000, 1),
+        "failed_requests_during_swap": len(failures),
+        "swaps": SWAPS,
+    }
+
+
+def _generate(engine: LocalEngine, number: int, done: threading.Event, failures: list[str]) -> None:
+    for seed in itertools.count():
+        if done.is_set():
+            return
+        requests = [
+            GenerationRequest(
+                messages=({"role": "user", "content": QUESTIONS[number]},),
+                condition=condition,
+                user_id=1,
+                sampling=Sampling(max_new_tokens=32, seed=2 * seed + place),
+            )
+            for place, condition in enumerate((Condition.PERSONAL, Condition.GENERIC))
+        ]
+        try:
+            first, second = engine.generate(requests).result()
+        except (EngineFailed, EngineClosed) as error:
+            failures.append(str(error))
+        else:
+            if first.version_id != second.version_id or not first.token_ids:
+                failures.append("a pair of two versions")
+
+
+@contextmanager
+def _page() -> Iterator[Page]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(found for name in names if (found := shutil.which(name)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser.new_page()
+        browser.close()
+
+
+def _wait_live(address: str) -> None:
+    _until(lambda: httpx.get(f"{address}/readyz").status_code == 200)
+
+
+def _until(condition: Any) -> None:
+    pause = threading.Event()
+    while not condition():
+        pause.wait(POLL_S)
+
+
+def _prefetched(data: Path) -> int:
+    rows = _query(
+        data, "SELECT count(*) FROM comparisons WHERE shown_at IS NULL AND retired_at IS NULL"
+    )
+    return int(rows[0][0])
+
+
+def _query(data: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(data / "attune.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def _trainer_mb(app_pid: int) -> float:
+    children = psutil.Process(app_pid).children()
+    return max((child.memory_info().rss for child in children), default=0) / 2**20
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
