@@ -37,6 +37,7 @@ from backend.engines.base import (
 )
 from backend.engines.local import LocalEngine
 from dev.running import RunningApp
+from dev.waiting import wait_for
 from trainer.language_model import load_language_model
 
 NEW_TOKENS = 64
@@ -44,7 +45,6 @@ CHOICES_PER_ROUND = 10
 PAIRS_ALONE = 5
 SWAPS = 20
 WAIT_MS = 900_000
-POLL_S = 0.05
 SETTINGS = {
     "max_new_tokens": str(NEW_TOKENS),
     "round_min_choices": str(CHOICES_PER_ROUND),
@@ -129,7 +129,7 @@ class Desk:
     def choose(self, count: int) -> None:
         """Take the shorter response `count` times; times each key until the next pair stands."""
         for _ in range(count):
-            _until(lambda: _prefetched(self._data) > 0)
+            wait_for(lambda: _prefetched(self._data) > 0)
             expect(self._page.locator("body[data-settling]")).to_have_count(0)
             lengths = {s: len(self._page.inner_text(f"#response-{s}")) for s in "ab"}
             before = self._page.inner_text("#prompt")
@@ -163,7 +163,7 @@ class Desk:
 
     def wait_for_version(self, number: int) -> None:
         expect(self._page.locator("#chip")).to_contain_text(f"version {number}", timeout=WAIT_MS)
-        _until(lambda: _prefetched(self._data) > 1)
+        wait_for(lambda: _prefetched(self._data) > 1)
 
     def _wait_for_pair(self) -> None:
         expect(self._page.locator("#choose-a")).to_be_enabled(timeout=WAIT_MS)
@@ -185,7 +185,7 @@ def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
         worker.start()
     for number in range(SWAPS):
         before = engine.stats().tokens
-        _until(lambda before=before: engine.stats().tokens >= before + 20)
+        wait_for(lambda before=before: engine.stats().tokens >= before + 20)
         engine.swap(VersionRef(number + 2, paths[(number + 1) % 2]))
     done.set()
     for worker in workers:
@@ -232,13 +232,7 @@ def _page() -> Iterator[Page]:
 
 
 def _wait_live(address: str) -> None:
-    _until(lambda: httpx.get(f"{address}/readyz").status_code == 200)
-
-
-def _until(condition: Any) -> None:
-    pause = threading.Event()
-    while not condition():
-        pause.wait(POLL_S)
+    wait_for(lambda: httpx.get(f"{address}/readyz").status_code == 200)
 
 
 def _prefetched(data: Path) -> int:

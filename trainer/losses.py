@@ -68,13 +68,11 @@ class _FrozenHeadLogps(torch.autograd.Function):
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits = F.linear(hidden[part].to(weight.dtype), weight, bias).float()
-            logits -= logits.logsumexp(dim=-1, keepdim=True)
-            picked = labels[part, None]
-            logps[part] = logits.gather(1, picked).squeeze(1)
+            logits = logits.log_softmax(dim=-1)
+            logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
             if wanted:
-                # d logp / d logits = onehot(label) − softmax, written over the log-softmax.
-                logits.exp_().neg_().scatter_add_(1, picked, torch.ones_like(logits[:, :1]))
-                slope[part] = (logits.to(weight.dtype) @ weight).to(hidden.dtype)
+                expected = logits.exp_().to(weight.dtype) @ weight
+                slope[part] = (weight[labels[part]] - expected).to(hidden.dtype)
         ctx.save_for_backward(slope)
         return logps
 

@@ -23,6 +23,7 @@ from backend.versions import Versions
 from db.models import Choice, Comparison, Prompt, Response, User
 from db.queries import comparisons as queries
 from db.session import Database
+from dev.waiting import wait_for
 from tests.conftest import Clock
 
 
@@ -304,18 +305,18 @@ def test_prefetched_pairs_are_there_at_once_and_replaced_after_a_swap(
         house.versions.on_swap(prefetcher.look_again)
         user = house.user("mia")
         first = last(house.desk.stream(user))
-        _wait_for(lambda: _prefetched(house, user) == 2)
+        wait_for(lambda: _prefetched(house, user) == 2)
         house.desk.choose(user, comparison_id(first), "a")
         second = house.desk.ready(user)
         assert second is not None
-        _wait_for(lambda: _prefetched(house, user) == 2)
+        wait_for(lambda: _prefetched(house, user) == 2)
 
         house.engine.write_initial(tmp_path / "next")
         with database.write() as session:
             identity = house.engine.model_identity
             house.versions.promote(session, "next", identity, cause="initial", round_id=None)
         house.versions.follow()
-        _wait_for(lambda: _versions_waiting(house, user) == [2, 2])
+        wait_for(lambda: _versions_waiting(house, user) == [2, 2])
         assert house.desk.ready(user) == second
         prefetcher.close()
 
@@ -340,13 +341,3 @@ def _versions_waiting(house: House, user: int) -> list[int]:
             )
         )
         return sorted(session.scalars(statement))
-
-
-def _wait_for(condition: Callable[[], bool], tries: int = 500) -> None:
-    """Poll without a fixed sleep; the test's own timeout ends a condition that never holds."""
-    pause = threading.Event()
-    for _ in range(tries):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("the condition did not come true in time")

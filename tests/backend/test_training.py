@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from backend.training import Training
 from backend.versions import Versions
 from db.models import Promotion, Response, Round, RoundPair, TrainerLease, User, Version
 from db.session import Database
+from dev.waiting import wait_for
 from tests.backend.engines.making import tiny_model
 from tests.conftest import Clock
 from trainer.config import GateConfig, TrainConfig
@@ -305,7 +305,7 @@ def test_a_trainer_that_dies_in_mid_round_fails_it_and_is_started_again(
         live = house.live
         house.choose(4)
         house.training.tick()
-        _wait_for(lambda: house.phase() == "train")
+        wait_for(lambda: house.phase() == "train")
         assert own.pid is not None
         os.kill(own.pid, signal.SIGKILL)
         house.training.wait(LIMIT_S)
@@ -354,7 +354,7 @@ def test_a_round_whose_lease_was_lost_is_not_promoted(make_house: Callable[..., 
     live = house.live
     house.choose(4)
     house.training.tick()
-    _wait_for(lambda: house.newest_round() is not None)
+    wait_for(lambda: house.newest_round() is not None)
     with house.database.write() as session:
         lease = session.scalars(select(TrainerLease)).one()
         lease.holder, lease.epoch = "thief:1:0", lease.epoch + 1
@@ -424,13 +424,3 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(
             house.versions.roll_back(second, house.user)
     finally:
         restarted.close()
-
-
-def _wait_for(condition: Callable[[], bool], tries: int = 3000) -> None:
-    """Poll without a fixed sleep; the test's own timeout ends a condition that never holds."""
-    pause = threading.Event()
-    for _ in range(tries):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("the condition did not come true in time")
