@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import gradio as gr
 from fastapi import FastAPI
 from safetensors import SafetensorError
 
@@ -33,7 +34,7 @@ from backend.oauth import HuggingFaceLogin
 from backend.passwords import Passwords
 from backend.prefetch import Prefetcher
 from backend.round_input import RoundLimits
-from backend.scheduler import start_scheduler
+from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
@@ -45,7 +46,10 @@ from trainer.language_model import load_language_model
 from ui import layout, server_pages
 from ui.accounts import add_account_pages
 from ui.compare import build_compare
+from ui.guide import add_guide
 from ui.lab import build_lab
+
+_TIDY_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,6 @@ def build(ground: Ground) -> FastAPI:
 
     Raises:
         ConfigurationError: the model cannot be had or loaded.
-        Unavailable: no undamaged version is left.
     """
     settings, database = ground.settings, ground.database
     prompts.import_bank(database, now())
@@ -77,16 +80,37 @@ def build(ground: Ground) -> FastAPI:
     engine = _make_engine(ground, model)
     versions = Versions(database, engine, ground.data / "versions", clock=now)
     ground.announce("preparing the first version")
-    versions.ensure_initial()
-    versions.follow()
+    try:
+        versions.follow()
+    except ValueError as error:  # the recipe's adapter does not fit this model
+        raise ConfigurationError(f"cannot tune the model {settings.model}: {error}") from error
     desk = _make_desk(ground, engine, versions)
     training = _make_training(ground, engine, versions, model)
     ground.announce("opening the pages")
-    web = _make_web(ground, engine, desk, versions, training)
-    jobs: dict[str, Callable[[], None]] = {"follow": versions.follow}
+    accounts = Accounts(
+        database,
+        passwords=Passwords(),
+        clock=now,
+        signup=settings.signup,
+        guests=settings.guests,
+        session_days=settings.session_days,
+    )
+    insights = Insights(
+        database,
+        identity=engine.model_identity,
+        live_version=lambda: engine.live_version.version_id if engine.live_version else 0,
+        min_choices=settings.round_min_choices,
+    )
+    compare = build_compare(desk, insights, accounts)
+    lab = build_lab(insights, training, versions, accounts)
+    web = _make_web(ground, accounts, compare, lab)
+    jobs = [
+        Job("follow", versions.follow, settings.tick_s),
+        Job("tidy", accounts.tidy, _TIDY_EVERY_S),
+    ]
     if model is not None and settings.trainer:
-        jobs["tick"] = training.tick
-    ground.closing.callback(start_scheduler(jobs, settings.tick_s).shutdown)
+        jobs.append(Job("tick", training.tick, settings.tick_s))
+    ground.closing.callback(start_scheduler(jobs).shutdown)
     return web
 
 
@@ -199,19 +223,9 @@ def _train_config(settings: Settings) -> TrainConfig:
     )
 
 
-def _make_web(
-    ground: Ground, engine: Engine, desk: Desk, versions: Versions, training: Training
-) -> FastAPI:
-    settings, database = ground.settings, ground.database
+def _make_web(ground: Ground, accounts: Accounts, compare: gr.Blocks, lab: gr.Blocks) -> FastAPI:
+    settings = ground.settings
     secure = settings.public_url.startswith("https://")
-    accounts = Accounts(
-        database,
-        passwords=Passwords(),
-        clock=now,
-        signup=settings.signup,
-        guests=settings.guests,
-        session_days=settings.session_days,
-    )
     hugging_face = _hugging_face(settings, secure)
     web = create_web(
         assets=layout.ASSETS,
@@ -224,23 +238,18 @@ def _make_web(
     add_account_pages(
         web,
         accounts=accounts,
-        administration=Administration(database, clock=now),
+        administration=Administration(ground.database, clock=now),
         visitors=visitors,
         cookie=SessionCookie(secure=secure, embed=settings.embed),
         hugging_face=hugging_face,
         public_url=settings.public_url,
         embed=settings.embed,
     )
-    insights = Insights(
-        database,
-        identity=engine.model_identity,
-        live_version=lambda: engine.live_version.version_id if engine.live_version else 0,
-        min_choices=settings.round_min_choices,
-    )
+    add_guide(web, embed=settings.embed)
     layout.mount(
         web,
-        compare=build_compare(desk, insights, accounts),
-        lab=build_lab(insights, training, versions, accounts),
+        compare=compare,
+        lab=lab,
         signed_in=visitors.page_user,
         researcher=visitors.researcher_only,
     )

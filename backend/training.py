@@ -152,7 +152,7 @@ class Training:
 
     def _begin(self, epoch: int) -> RoundRequest:
         with self._database.write() as session:
-            live = queries.live_version(session, self._identity)
+            live = self._versions.live(session)
             assert live is not None  # ensure_initial ran before the scheduler started
             lease = queries.lock_lease(session)
             if lease is not None:
@@ -207,7 +207,7 @@ class Training:
             row.progress = None
             row.ended_at = self._clock()
             round_input.store_reference(session, self._identity, result.reference_logps_nats)
-            live = queries.live_version(session, self._identity)
+            live = self._versions.live(session)
             if live is None or live.id != row.parent_id:
                 raise RoundFailed("the live version was changed while this round ran")
             if not result.gate.passed:

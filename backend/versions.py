@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from backend.engines.base import Engine, VersionRef
-from backend.errors import Conflict, NotFound, Unavailable
+from backend.errors import Conflict, NotFound
 from db.models import Promotion, Version
 from db.queries import rounds as queries
 from db.session import Database
@@ -41,6 +41,9 @@ class Versions:
         self._folder = folder
         self._clock = clock
         self._swapping = threading.Lock()
+        # Versions whose directory this process does not find. Not marked as damaged: a folder that
+        # is not mounted here may be fine elsewhere, and here after a restart.
+        self._missing: set[int] = set()
         self._listeners: list[Callable[[], None]] = []
 
     def on_swap(self, listener: Callable[[], None]) -> None:
@@ -51,11 +54,15 @@ class Versions:
         """Where a version's artifact lies."""
         return self._folder / artifact
 
+    def live(self, session: Session) -> Version | None:
+        """The version that should be served: the newest promoted one this process can serve."""
+        return queries.live_version(session, self._engine.model_identity, self._missing)
+
     def ensure_initial(self) -> None:
         """Make the version that is served before the first round, if this base model has none."""
         identity = self._engine.model_identity
         with self._database.read() as session:
-            if queries.live_version(session, identity) is not None:
+            if self.live(session) is not None:
                 return
         name = _free_name(self._folder, f"initial-{identity[:12]}")
         self._engine.write_initial(self._folder / name)
@@ -94,7 +101,7 @@ class Versions:
                 raise Conflict(f"Version {version_id} is damaged and cannot be served.")
             if version.base_identity != identity:
                 raise Conflict(f"Version {version_id} belongs to another base model.")
-            live = queries.live_version(session, identity)
+            live = self.live(session)
             if live is not None and live.id == version_id:
                 raise Conflict(f"Version {version_id} is live already.")
             session.add(
@@ -105,11 +112,7 @@ class Versions:
         self.follow()
 
     def follow(self) -> None:
-        """Swap the engine to the live version if it serves another one.
-
-        Raises:
-            Unavailable: no undamaged version is left.
-        """
+        """Swap the engine to the live version if it serves another one."""
         with self._swapping:
             swapped = self._follow()
         if swapped:
@@ -119,14 +122,19 @@ class Versions:
     def _follow(self) -> bool:
         while True:
             with self._database.read() as session:
-                live = queries.live_version(session, self._engine.model_identity)
-            if live is None:
-                raise Unavailable("No undamaged version is left to serve.")
+                live = self.live(session)
+            if live is None:  # all gone or damaged: start again from the base model
+                self.ensure_initial()
+                continue
             current = self._engine.live_version
             if current is not None and current.version_id == live.id:
                 return False
+            path = self._folder / live.artifact
+            if not path.is_dir():
+                _log.error("version %s is not served: there is no folder %s", live.id, path)
+                self._missing.add(live.id)
+                continue
             try:
-                path = self._folder / live.artifact
                 if manifest_sha256(path) != live.manifest_sha256:
                     raise ArtifactDamaged(f"{live.artifact}: the manifest was changed")
                 self._engine.swap(VersionRef(live.id, path))

@@ -44,7 +44,8 @@ NEW_TOKENS = 64
 CHOICES_PER_ROUND = 10
 PAIRS_ALONE = 5
 SWAPS = 20
-WAIT_MS = 900_000
+WAIT_S = 900.0
+WAIT_MS = 1000 * WAIT_S
 SETTINGS = {
     "max_new_tokens": str(NEW_TOKENS),
     "round_min_choices": str(CHOICES_PER_ROUND),
@@ -129,7 +130,7 @@ class Desk:
     def choose(self, count: int) -> None:
         """Take the shorter response `count` times; times each key until the next pair stands."""
         for _ in range(count):
-            wait_for(lambda: _prefetched(self._data) > 0)
+            wait_for(lambda: _prefetched(self._data) > 0, WAIT_S)
             expect(self._page.locator("body[data-settling]")).to_have_count(0)
             lengths = {s: len(self._page.inner_text(f"#response-{s}")) for s in "ab"}
             before = self._page.inner_text("#prompt")
@@ -163,7 +164,7 @@ class Desk:
 
     def wait_for_version(self, number: int) -> None:
         expect(self._page.locator("#chip")).to_contain_text(f"version {number}", timeout=WAIT_MS)
-        wait_for(lambda: _prefetched(self._data) > 1)
+        wait_for(lambda: _prefetched(self._data) > 1, WAIT_S)
 
     def _wait_for_pair(self) -> None:
         expect(self._page.locator("#choose-a")).to_be_enabled(timeout=WAIT_MS)
@@ -184,8 +185,7 @@ def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
     for worker in workers:
         worker.start()
     for number in range(SWAPS):
-        before = engine.stats().tokens
-        wait_for(lambda before=before: engine.stats().tokens >= before + 20)
+        _wait_for_tokens(engine, 20)
         engine.swap(VersionRef(number + 2, paths[(number + 1) % 2]))
     done.set()
     for worker in workers:
@@ -197,6 +197,11 @@ def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
         "failed_requests_during_swap": len(failures),
         "swaps": SWAPS,
     }
+
+
+def _wait_for_tokens(engine: LocalEngine, count: int) -> None:
+    enough = engine.stats().tokens + count
+    wait_for(lambda: engine.stats().tokens >= enough, WAIT_S)
 
 
 def _generate(engine: LocalEngine, number: int, done: threading.Event, failures: list[str]) -> None:
@@ -232,7 +237,7 @@ def _page() -> Iterator[Page]:
 
 
 def _wait_live(address: str) -> None:
-    wait_for(lambda: httpx.get(f"{address}/readyz").status_code == 200)
+    wait_for(lambda: httpx.get(f"{address}/readyz").status_code == 200, WAIT_S)
 
 
 def _prefetched(data: Path) -> int:

@@ -147,6 +147,7 @@ def _samples(
             "prompt": prompt[-1]["content"],
             "text": text.text,
             "tokens": len(text.token_ids),
+            "nll_nats": text.nll_nats / max(1, len(text.token_ids)),
         }
         for prompt, text in zip(messages, texts, strict=True)
     ]

@@ -15,7 +15,7 @@ from types import TracebackType
 import gradio as gr
 
 from backend.auth import Accounts, CurrentUser
-from backend.errors import AttuneError, NotSignedIn
+from backend.errors import NotSignedIn, friendly
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Attempt:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> bool:
-        if not isinstance(error, AttuneError):
+        if not isinstance(error, Exception) or (message := friendly(error)) is None:
             return False
         _log.info("%s: %s", type(error).__name__, error)
-        self.message = str(error)
+        self.message = message
         return True
 
 

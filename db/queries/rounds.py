@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
@@ -103,12 +103,15 @@ def last_trained_at(session: Session) -> dict[int, datetime]:
     return {user_id: at for user_id, at in session.execute(statement) if at is not None}
 
 
-def live_version(session: Session, base_identity: str) -> Version | None:
+def live_version(
+    session: Session, base_identity: str, excluding: Collection[int] = ()
+) -> Version | None:
     """The newest promoted, undamaged version that belongs to this base model."""
     statement = (
         select(Version)
         .join(Promotion, Promotion.version_id == Version.id)
         .where(Version.base_identity == base_identity, Version.damaged_at.is_(None))
+        .where(Version.id.not_in(excluding))
         .order_by(Promotion.id.desc())
         .limit(1)
     )

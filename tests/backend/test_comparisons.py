@@ -265,9 +265,7 @@ def test_prompts_that_cannot_be_used_are_refused(house: House, text: str, words:
 
 def test_a_page_that_goes_away_loses_nothing(house: House) -> None:
     user = house.user("mia")
-    stream = house.desk.stream(user)
-    shown = next(stream)
-    stream.close()
+    shown = next(house.desk.stream(user))
     again = last(house.desk.stream(user))
     assert again.prompt == shown.prompt
     assert house.rows(Comparison) == 1

@@ -39,7 +39,8 @@ def test_keys_are_exactly_text_and_topic() -> None:
         assert set(entry) == {"text", "topic"}, f"line {number}: {sorted(entry)}"
         for key, value in entry.items():
             assert isinstance(value, str), f"line {number}: {key} is not a string"
-            assert value.strip() == value and value, f"line {number}: {key} is empty or padded"
+            assert value, f"line {number}: {key} is empty"
+            assert value.strip() == value, f"line {number}: {key} is padded"
 
 
 def test_lengths() -> None:

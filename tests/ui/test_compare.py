@@ -114,7 +114,7 @@ def test_keys_while_typing_are_letters(guest: Guest, stored: Stored) -> None:
     page = guest()
     before = prompt(page).inner_text()
     page.locator("#ask-open").click()
-    box = page.locator("#own-text textarea, #own-text input")
+    box = page.locator("#own-text :is(textarea, input)")
     expect(box).to_be_focused()
     page.keyboard.type("1 or 2? s u 4")
     expect(box).to_have_value("1 or 2? s u 4")
@@ -199,10 +199,7 @@ def test_an_own_prompt(guest: Guest, stored: Stored) -> None:
     page = guest()
     banked = prompt(page).inner_text()
     page.locator("#ask-open").click()
-    box = page.locator("#own-text textarea, #own-text input")
-    box.press("Enter")
-    expect(page.locator("#notice")).not_to_be_empty()
-    expect(prompt(page)).to_have_text(banked, use_inner_text=True)
+    box = page.locator("#own-text :is(textarea, input)")
     own = "What is 3 < 4 & *why*?  ${7*7} <b>#1</b>"
     box.fill(own)
     box.press("Enter")
@@ -215,11 +212,22 @@ def test_an_own_prompt(guest: Guest, stored: Stored) -> None:
     assert stored.standing(name_of(page)) == [("a", 1, None)]
 
 
+def test_an_empty_own_prompt(guest: Guest) -> None:
+    page = guest()
+    banked = prompt(page).inner_text()
+    page.locator("#ask-open").click()
+    page.locator("#own-text :is(textarea, input)").press("Enter")
+    expect(page.locator("#notice p")).to_be_visible()
+    expect(page.locator("#own-text")).to_be_visible()
+    expect(prompt(page)).to_have_text(banked, use_inner_text=True)
+    settled(page)
+
+
 def test_an_own_prompt_that_is_too_long(guest: Guest) -> None:
     page = guest()
     banked = prompt(page).inner_text()
     page.locator("#ask-open").click()
-    box = page.locator("#own-text textarea, #own-text input")
+    box = page.locator("#own-text :is(textarea, input)")
     box.fill("x" * 2001)
     page.locator("#own-send").click()
     expect(page.locator("#notice")).to_contain_text("2000")
