@@ -48,10 +48,11 @@ def _prepare_process(settings: Settings) -> None:
     )
     for noisy in ("httpx", "alembic", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Read when OpenMP and Gradio are first imported, which is later, in `_open`.
+    # Read when OpenMP, Gradio and tqdm are first imported, which is later, in `_open`.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # a log is no place for progress bars
 
 
 def _serve(settings: Settings) -> int:

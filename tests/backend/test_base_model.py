@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -38,13 +39,14 @@ def test_the_embedded_model_is_plain_fp32_safetensors(embedded_model_path: Path)
     config = json.loads((embedded_model_path / "config.json").read_text())
     assert "quantization_config" not in config
     base = load_language_model(embedded_model_path, "x", dtype="float32")
-    prompt = base.tokenizer.apply_chat_template(
+    prompt: Any = base.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
     )
-    made = base.model.generate(**prompt, max_new_tokens=12, do_sample=False)
+    model: Any = base.model  # `generate` is typed as a tensor
+    made = model.generate(**prompt, max_new_tokens=12, do_sample=False)
     assert "Paris" in base.tokenizer.decode(made[0])
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert base.stop_ids == (2,)

@@ -22,7 +22,7 @@ def wrong_passwords(accounts: Accounts, times: int, name: str, **where: str) -> 
     errors: list[AttuneError] = []
     for _ in range(times):
         with pytest.raises((InvalidInput, TooManyRequests)) as caught:
-            accounts.sign_in(name, "not the password", **where)  # type: ignore[arg-type]
+            accounts.sign_in(name, "not the password", **where)
         errors.append(caught.value)
     return errors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,15 @@ def gradio_page(answer: str) -> gr.Blocks:
 
 
 @pytest.fixture
-def house(assets: Path, accounts: Accounts) -> Iterator[TestClient]:
+def loop() -> Iterator[None]:
+    """Gradio's blocks want an event loop where they are made, and would leave one open."""
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        yield
+
+
+@pytest.fixture
+def house(assets: Path, accounts: Accounts, loop: None) -> Iterator[TestClient]:
     app = web(assets)
     visitors = Visitors(accounts)
     for path, dependency in (("/lab", visitors.researcher_only), ("/", visitors.page_user)):

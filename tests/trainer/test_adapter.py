@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 from peft import PeftModel
 
@@ -84,7 +85,7 @@ def test_peft_loads_what_is_written_and_computes_the_same(base, tmp_path) -> Non
         ours = logits(base)
         files = {
             artifacts.ADAPTER_CONFIG: adapter_config_json(CONFIG),
-            artifacts.ADAPTER_WEIGHTS: artifacts.safetensors.torch.save(adapter.tensors()),
+            artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter.tensors()),
         }
     artifacts.write_artifact(tmp_path / "v", files, base_identity="x")
     model = PeftModel.from_pretrained(base.model, str(tmp_path / "v" / "adapter"))

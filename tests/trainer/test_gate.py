@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ HEALTHY = GateFigures(
 )
 
 
-def with_text(**changes: float) -> GateFigures:
+def with_text(**changes: Any) -> GateFigures:
     return replace(HEALTHY, texts={"user 3": replace(BASE_TEXTS, **changes)})
 
 

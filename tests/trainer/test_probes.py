@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -59,7 +61,7 @@ def test_a_row_of_a_padded_batch_continues_its_own_prompt_and_vector(base, monke
     prefix = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
     generate = base.model.generate
 
-    def greedy(**arguments: object) -> torch.Tensor:
+    def greedy(**arguments: Any) -> torch.Tensor:
         arguments["generation_config"].do_sample = False
         arguments["generation_config"].temperature = None
         arguments["generation_config"].top_p = None

@@ -42,7 +42,9 @@ def test_the_initial_version_is_e0_from_words_and_an_adapter_without_effect(
 ) -> None:
     version = load_version(initial, base_identity=IDENTITY)
     ids = base.tokenizer.encode(CONFIG.prefix_init_text)[:4]
-    assert torch.equal(version.vectors.generic, base.model.get_input_embeddings().weight[ids])
+    embedding = base.model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    assert torch.equal(version.vectors.generic, embedding.weight[ids])
     assert version.vectors.personal == {}
     assert all(not t.any() for name, t in version.adapter.items() if "lora_B" in name)
     assert version.config == CONFIG

@@ -64,7 +64,9 @@ def write_random_version(
         name: torch.randn_like(tensor) * adapter_size if "lora_B" in name else tensor
         for name, tensor in initial_adapter(base.model, config).items()
     }
-    words = base.model.get_input_embeddings().weight[100 : 100 + config.prefix_tokens].float()
+    embedding = base.model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    words = embedding.weight[100 : 100 + config.prefix_tokens].float()
     offsets = torch.randn(len(USERS), *words.shape) * words.std() * offset_size
     vectors = {
         "generic": words.contiguous(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from transformers import (
 
 from backend.engines.decoding import DecodingBatch, check_cache
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -57,7 +59,7 @@ def prompts_of(model: PreTrainedModel) -> list[Tensor]:
     return [embedding(torch.randint(3, 97, (n,), generator=generator)) for n in LENGTHS]
 
 
-def alone(model: PreTrainedModel, prompt: Tensor) -> list[int]:
+def alone(model: Any, prompt: Tensor) -> list[int]:
     made = model.generate(
         inputs_embeds=prompt[None],
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),

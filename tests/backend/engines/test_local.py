@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def unmerged(model: PreTrainedModel, version: Path) -> PeftModel:
 
 
 def generated_by(
-    model: PreTrainedModel | PeftModel,
+    model: Any,  # `generate` is typed as a tensor
     base: LanguageModel,
     prompt: EncodedPrompt,
     prefix: Tensor | None,
@@ -101,7 +102,7 @@ def check_against_peft(base: LanguageModel, path: Path, tokens: int) -> None:
     version = load_version(path, base_identity=base.identity)
     prompts = PromptFormat(base.tokenizer, version.config.prefix_tokens)
     reference = copy.deepcopy(base.model)
-    expected = {}
+    expected: dict[tuple[str, Condition, int | None], tuple[int, ...]] = {}
     for text in PROMPTS:
         prompt = prompts.encode(messages_of(text), with_prefix=False)
         made = generated_by(reference, base, prompt, None, tokens)
