@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from dev.running import RunningApp
+from dev.running import ROOT, RunningApp
 from dev.waiting import wait_for
 
+SCREENS = ROOT / "docs" / "screens"
 ROUND_WITHIN_MS = 600_000
 PAIR_WITHIN_MS = 120_000
 BUTTONS = {"a": "#choose-a", "tie": "#choose-tie", "b": "#choose-b"}
@@ -87,3 +88,10 @@ def test_one_persons_choices_change_what_that_person_is_served(
         expect(page.locator("#chip")).to_contain_text("12 choices")
         expect(page.locator("#response-a")).to_have_text(shown, use_inner_text=True)
         assert _rows(data, "SELECT count(*) FROM choices") == [(12,)]
+        page.screenshot(path=SCREENS / "loop-compare.png", animations="disabled")
+
+        page.goto(app.wait_invite())
+        page.get_by_role("button", name="Accept for this account").click()
+        page.goto(f"{app.address}/lab/")
+        expect(page.locator("#lab")).to_contain_text("promoted")
+        page.screenshot(path=SCREENS / "loop-lab.png", animations="disabled", full_page=True)

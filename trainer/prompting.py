@@ -9,6 +9,7 @@ Knows nothing of users, adapters or generation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,21 +98,7 @@ class PromptFormat:
 
 def _split_marks(text: str) -> list[str]:
     """`text` cut at its marks, marks kept, empty pieces dropped."""
-    pieces = [text]
-    for mark in (_PREFIX_MARK, _TEXT_MARK):
-        cut: list[str] = []
-        for piece in pieces:
-            if piece in (_PREFIX_MARK, _TEXT_MARK):
-                cut.append(piece)
-                continue
-            parts = piece.split(mark)
-            for index, part in enumerate(parts):
-                if index:
-                    cut.append(mark)
-                if part:
-                    cut.append(part)
-        pieces = cut
-    return pieces
+    return [piece for piece in re.split(f"({_PREFIX_MARK}|{_TEXT_MARK})", text) if piece]
 
 
 def embed(

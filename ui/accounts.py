@@ -171,7 +171,7 @@ class _Door:
         assert self.hugging_face is not None
         here = self.public_url or str(request.base_url)
         invite = request.query_params.get("invite", "")
-        # Where the account turns out to exist already, the invite waits for its answer there.
+        # An account that turns out to exist already is asked there whether it takes the invite.
         target = (
             f"/invite/{quote(invite, safe='')}" if invite else request.query_params.get("next", "/")
         )
@@ -187,17 +187,20 @@ class _Door:
         guest_id = user.id if user is not None and user.is_guest else None
         try:
             arrival = await self.hugging_face.finish(request)
+            invite = arrival.errand.get("invite") or None
             signed_in = await run_in_threadpool(
                 self.accounts.sign_in_hugging_face,
                 arrival.subject,
                 arrival.name,
                 address=client_address(request),
                 guest_id=guest_id,
-                invite=arrival.errand.get("invite") or None,
+                invite=invite,
             )
         except AttuneError as error:
             return self._form("login.html", user, "/", error)
         target = local_path(arrival.errand.get("next", "/"))
+        if invite and not await self._is_open(invite):
+            target = "/"
         return await self._enter(request, signed_in, target)
 
     async def _new_account(
@@ -224,6 +227,13 @@ class _Door:
         response = RedirectResponse(target, 303)
         self.cookie.remember(response, signed_in)
         return response
+
+    async def _is_open(self, invite: str) -> bool:
+        try:
+            await run_in_threadpool(self.administration.invited_role, invite)
+        except NotFound:
+            return False
+        return True
 
     async def _invite_form(
         self,

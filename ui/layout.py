@@ -16,7 +16,6 @@ from fastapi import FastAPI, Request
 
 from backend.auth import CurrentUser
 from backend.insights import Chip
-from ui.guide import add_guide
 from ui.markup import plain
 
 AuthDependency = Callable[[Request], Awaitable[str | None]]
@@ -104,17 +103,11 @@ def mount(
     lab: gr.Blocks,
     signed_in: AuthDependency,
     researcher: AuthDependency,
-    embed: bool = False,
 ) -> None:
-    """Puts the guide at /guide, the lab at /lab and the compare page at /.
+    """Puts the lab at /lab and the compare page at /, each behind its own dependency.
 
-    The last two stand behind a dependency each. `/` catches everything: call this after all other
-    routes were added.
-
-    Args:
-        embed: the pages are shown in a frame on huggingface.co.
+    `/` catches everything: call this after all other routes were added.
     """
-    add_guide(web_app, embed=embed)
     for path, page, may_enter in (("/lab", lab, researcher), ("/", compare, signed_in)):
         page.queue(api_open=False, max_size=QUEUE_SIZE)
         gr.mount_gradio_app(

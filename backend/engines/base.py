@@ -131,7 +131,8 @@ class Engine(Protocol):
         """Start generating; all `requests` are served by one and the same version.
 
         Raises:
-            EngineClosed; ValueError: no request, or a personal one without a user.
+            EngineClosed. backend.errors.Unavailable: no version was swapped in yet. ValueError: no
+            request, a personal one without a user, or a prompt too long for the model.
         """
 
     def score(
@@ -141,15 +142,22 @@ class Engine(Protocol):
         condition: Condition,
         user_id: int | None,
     ) -> tuple[float, ...]:
-        """Summed log-probs (nats) of each response's token ids under the live version."""
+        """Summed log-probs (nats) of each response's token ids under the live version.
+
+        Raises:
+            EngineClosed, EngineFailed. backend.errors.Unavailable: no version was swapped in yet.
+            ValueError: a personal condition without a user, or too long for the model.
+        """
 
     def swap(self, version: VersionRef) -> None:
         """Go over to `version`; returns once new requests are served with it.
 
-        Running generations end on the version they began with. Adapter and vectors change together.
+        Calls keep the version that was live when they were made. Adapter and vectors change
+        together. Nothing waits: old and new calls are served side by side.
 
         Raises:
             trainer.artifacts.ArtifactDamaged: nothing changed, the old version stays live.
+            EngineClosed.
         """
 
     def write_initial(self, path: Path) -> None:

@@ -124,20 +124,18 @@ class CallQueue:
         self._waiting.append(call)
         self._waiting.sort(key=lambda waiting: waiting.order)
 
-    def take(self, running_rows: int) -> list[Call]:
-        """Remove and return the calls that fit beside `running_rows`, in order, none overtaking.
+    def take(self, running_rows: int) -> Call | None:
+        """Remove and return the first call if it fits beside `running_rows`; none overtakes it.
 
         A call larger than the limit runs alone.
         """
-        taken: list[Call] = []
-        while self._waiting:
-            head = self._waiting[0]
-            limit = self._max_prefetch_rows if head.is_prefetch else self._max_rows
-            if running_rows and running_rows + len(head.rows) > limit:
-                break
-            taken.append(self._waiting.pop(0))
-            running_rows += len(head.rows)
-        return taken
+        if not self._waiting:
+            return None
+        head = self._waiting[0]
+        limit = self._max_prefetch_rows if head.is_prefetch else self._max_rows
+        if running_rows and running_rows + len(head.rows) > limit:
+            return None
+        return self._waiting.pop(0)
 
     def take_cancelled(self) -> list[Call]:
         """Remove and return the calls nobody wants any more."""

@@ -41,15 +41,15 @@ class Lane:
         """The calls that have rows here, each once."""
         return list(dict.fromkeys(call for call, _, _ in self._rows))
 
-    def admit(self, call: Call, rows: Sequence[Row], version: LoadedVersion) -> None:
+    def admit(self, call: Call, rows: Sequence[Row]) -> None:
         """Let rows of `call` join; equal prompts are read once. The weights must be in place."""
         groups: dict[object, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.prompt_key, []).append(row)
+        prompts = [self._embed(group[0], call.version) for group in groups.values()]
+        self._batch.join(prompts, [len(group) for group in groups.values()])
         for row in chain.from_iterable(groups.values()):
             self._rows.append((call, row, RowSampler(row.request.sampling)))
-        prompts = [self._embed(group[0], version) for group in groups.values()]
-        self._batch.join(prompts, [len(group) for group in groups.values()])
 
     def step(self) -> None:
         """One token for every row, then those that are done leave.

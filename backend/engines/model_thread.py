@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,13 +75,14 @@ class ModelThread:
         """
         check_cache(model)
         check_head(model)
-        self.weight_sets = WeightSets(model)
+        self.weight_sets = WeightSets(model, rows=max_rows)
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
+        self._starting: Call | None = None  # likewise
         self._wake = threading.Condition()  # guards what follows
         self._queue = CallQueue(max_rows)
-        self._jobs: list[ScoreJob] = []
+        self._jobs: deque[ScoreJob] = deque()
         self._closing = False
         self._stats = EngineStats()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -104,7 +105,7 @@ class ModelThread:
     def check_open(self) -> None:
         """Raise `EngineClosed` after `close`."""
         if self._closing:
-            raise EngineClosed("the engine was stopped")
+            raise _closed()
 
     def count_swap(self) -> None:
         with self._wake:
@@ -136,37 +137,45 @@ class ModelThread:
             self._end()
 
     def _turn(self) -> bool:
-        """Start what waits, then one token for every running row; False when closing."""
+        """Start what fits, score once, one token for every running row; False when closing."""
         with self._wake:
             self._wake.wait_for(
                 lambda: self._closing or self._jobs or len(self._queue) or self._lanes
             )
             if self._closing:
                 return False
-            jobs, self._jobs = self._jobs, []
             gone = self._queue.take_cancelled()
-            calls = self._queue.take(sum(len(lane) for lane in self._lanes))
+            job = self._jobs.popleft() if self._jobs else None
         for call in gone:
             call.close_all()
-        for job in jobs:
+        if job is not None:
             self._score(job)
-        for call in calls:
-            self._start(call)
+        while self._start_next():
+            pass
         for lane in self._lanes:
             self._step(lane)
         self._lanes = [lane for lane in self._lanes if len(lane)]
         return True
 
-    def _start(self, call: Call) -> None:
+    def _start_next(self) -> bool:
+        """Read the prompts of the next call there is room for; False if there is none."""
+        with self._wake:
+            call = self._queue.take(sum(len(lane) for lane in self._lanes))
+            self._starting = call
+        if call is None:
+            return False
         call.start()
         base = self.weight_sets.base
-        for weights in (call.version.weights, base):
-            rows = [row for row in call.rows if row.is_base == (weights is base)]
-            if rows:
-                lane = self._lane(weights)
-                with _contained(lane, call):
+        try:
+            for weights in (call.version.weights, base):
+                rows = [row for row in call.rows if row.is_base == (weights is base)]
+                if rows:
                     self._put_in_place(weights)
-                    lane.admit(call, rows, call.version)
+                    self._lane(weights).admit(call, rows)
+        except _MODEL_ERRORS as error:
+            logger.exception("reading a prompt failed")
+            call.generation.fail(_failed(error))
+        return True
 
     def _lane(self, weights: Weights) -> Lane:
         for lane in self._lanes:
@@ -176,9 +185,14 @@ class ModelThread:
         return self._lanes[-1]
 
     def _step(self, lane: Lane) -> None:
-        with _contained(lane):
+        """One token for every row of a lane; a failure ends its calls and nothing else."""
+        try:
             self._put_in_place(lane.weights)
             lane.step()
+        except _MODEL_ERRORS as error:
+            logger.exception("decoding failed")
+            for call in lane.drop_all():
+                call.generation.fail(_failed(error))
 
     def _count(self, tokens: int) -> None:
         with self._wake:
@@ -194,7 +208,11 @@ class ModelThread:
             )
             job.future.set_result(tuple(sums.tolist()))
         except _MODEL_ERRORS as error:
+            logger.exception("scoring failed")
             job.future.set_exception(_failed(error))
+        finally:
+            if not job.future.done():
+                job.future.set_exception(_closed())
 
     def _put_in_place(self, weights: Weights) -> None:
         started_s = time.perf_counter()
@@ -208,26 +226,22 @@ class ModelThread:
         """Nothing is left waiting for ever, however the thread came to its end."""
         with self._wake:
             self._closing = True
-            calls, jobs = self._queue.take_all(), self._jobs
-            self._jobs = []
-        closed = EngineClosed("the engine was stopped")
-        for call in (*calls, *(call for lane in self._lanes for call in lane.calls)):
-            call.generation.fail(closed)
+            calls = self._queue.take_all()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        if self._starting is not None:
+            calls.append(self._starting)
+        for lane in self._lanes:
+            calls += lane.drop_all()
+        for call in calls:
+            call.generation.fail(_closed())
         for job in jobs:
-            job.future.set_exception(closed)
-        self._lanes = []
-        self.weight_sets.use(self.weight_sets.base)
+            job.future.set_exception(_closed())
+        self.weight_sets.restore()
 
 
-@contextmanager
-def _contained(lane: Lane, *joining: Call) -> Iterator[None]:
-    """A failure of the model ends the calls in `lane` and nothing else."""
-    try:
-        yield
-    except _MODEL_ERRORS as error:
-        logger.exception("generation failed")
-        for call in (*lane.drop_all(), *joining):
-            call.generation.fail(_failed(error))
+def _closed() -> EngineClosed:
+    return EngineClosed("the engine was stopped")
 
 
 def _failed(error: Exception) -> EngineFailed:

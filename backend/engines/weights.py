@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from backend.engines.packing import PackedLinear, can_pack, pack, pack_linears, unpack_linears
 from trainer.artifacts import ArtifactDamaged, VersionTensors
 
 Weights = Mapping[str, Tensor]  # module name → its weight
@@ -24,14 +25,19 @@ class WeightSets:
     """The model's weights under names, and the one set that is in place.
 
     `merge` may be called from any thread at any time: it reads base tensors, which never change.
-    `use` belongs to the thread that runs the model.
+    `use` and `restore` belong to the thread that runs the model.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, rows: int) -> None:
+        """Take the model's linear layers over, in the layout that suits batches of `rows` rows."""
+        self._model = model
+        self._rows = rows
+        if can_pack(model):
+            pack_linears(model, rows)
         self._linears = {
             name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
         }
-        self._base = {name: module.weight.data for name, module in self._linears.items()}
+        self._base = {name: _weight(module) for name, module in self._linears.items()}
         self.base: Weights = {}
         self._in_place: Weights = self.base
 
@@ -50,7 +56,10 @@ class WeightSets:
             delta = version.lora_scale * (b.to(base.device) @ a.to(base.device))
             if not bool(delta.isfinite().all()):
                 raise ArtifactDamaged(f"the adapter holds a number that is not finite at {name}")
-            merged[name] = delta.add_(base).to(base.dtype)
+            if base.is_mkldnn:
+                merged[name] = pack(delta.add_(base.to_dense()), self._rows)
+            else:
+                merged[name] = delta.add_(base).to(base.dtype)
         return merged
 
     def use(self, weights: Weights) -> bool:
@@ -58,9 +67,25 @@ class WeightSets:
         if weights is self._in_place:
             return False
         for name in self._in_place.keys() | weights.keys():
-            self._linears[name].weight.data = weights.get(name, self._base[name])
+            _put(self._linears[name], weights.get(name, self._base[name]))
         self._in_place = weights
         return True
+
+    def restore(self) -> None:
+        """Give the model back as it was. No other method may be called afterwards."""
+        self.use(self.base)
+        unpack_linears(self._model)
+
+
+def _weight(module: nn.Linear) -> Tensor:
+    return module.packed if isinstance(module, PackedLinear) else module.weight.data
+
+
+def _put(module: nn.Linear, weight: Tensor) -> None:
+    if isinstance(module, PackedLinear):
+        module.packed = weight
+    else:
+        module.weight.data = weight
 
 
 def _factors(adapter: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -301,18 +301,8 @@ def gradio_page(answer: str) -> gr.Blocks:
     return page
 
 
-@pytest.fixture
-def loop() -> Iterator[None]:
-    """Gradio's blocks want an event loop where they are made, and would leave one open."""
-    with asyncio.Runner() as runner:
-        runner.get_loop()
-        yield
-
-
-@pytest.fixture
-def house(assets: Path, accounts: Accounts, loop: None) -> Iterator[TestClient]:
-    app = web(assets)
-    visitors = Visitors(accounts)
+async def with_gradio(app: FastAPI, visitors: Visitors) -> None:
+    """Two Gradio pages; a coroutine, because outside a loop Gradio opens some and leaves them."""
     for path, dependency in (("/lab", visitors.researcher_only), ("/", visitors.page_user)):
         gr.mount_gradio_app(
             app,
@@ -324,6 +314,12 @@ def house(assets: Path, accounts: Accounts, loop: None) -> Iterator[TestClient]:
             footer_links=[],
             ssr_mode=False,
         )
+
+
+@pytest.fixture
+def house(assets: Path, accounts: Accounts) -> Iterator[TestClient]:
+    app = web(assets)
+    asyncio.run(with_gradio(app, Visitors(accounts)))
     with TestClient(app, follow_redirects=False) as client:
         yield client
 

@@ -3,6 +3,7 @@
 (() => {
   const FAILED = "Something went wrong on our side. Please try again.";
   const AWAY = "Attune cannot be reached. Trying again …";
+  const GONE = new Set([502, 503, 504]); // a proxy without us, or we are still starting
   const FAILED_SHOWN_MS = 10_000;
   const direct = window.fetch;
   let timer = 0;
@@ -26,6 +27,7 @@
       const response = await direct(...request);
       const line = document.getElementById("connection");
       if (response.status === 401) window.location.reload();
+      else if (GONE.has(response.status)) say(AWAY);
       else if (response.status >= 500) {
         say(FAILED);
         timer = setTimeout(() => say(""), FAILED_SHOWN_MS);

@@ -40,8 +40,13 @@ def call(number: int, rows: int = 2, priority: Priority = Priority.INTERACTIVE) 
     return Call(made, version, priority, number)
 
 
-def numbers(calls: list[Call]) -> list[int]:
-    return [taken.order[1] for taken in calls]
+def taken(queue: CallQueue, running_rows: int) -> list[int]:
+    """Numbers of the calls that start beside `running_rows`, in order."""
+    numbers = []
+    while (call := queue.take(running_rows)) is not None:
+        numbers.append(call.order[1])
+        running_rows += len(call.rows)
+    return numbers
 
 
 def test_interactive_first_then_in_the_order_of_arrival() -> None:
@@ -49,7 +54,7 @@ def test_interactive_first_then_in_the_order_of_arrival() -> None:
     queue.put(call(1, priority=Priority.PREFETCH))
     queue.put(call(2))
     queue.put(call(3))
-    assert numbers(queue.take(0)) == [2, 3, 1]
+    assert taken(queue, 0) == [2, 3, 1]
     assert len(queue) == 0
 
 
@@ -57,26 +62,26 @@ def test_calls_are_kept_together_and_none_overtakes() -> None:
     queue = CallQueue(8)
     for number, rows in enumerate((4, 5, 1)):
         queue.put(call(number, rows))
-    assert numbers(queue.take(0)) == [0]
-    assert numbers(queue.take(4)) == []
-    assert numbers(queue.take(3)) == [1]
-    assert numbers(queue.take(7)) == [2]
+    assert taken(queue, 0) == [0]
+    assert taken(queue, 4) == []
+    assert taken(queue, 3) == [1]
+    assert taken(queue, 7) == [2]
 
 
 def test_prefetched_work_leaves_room_for_a_pair() -> None:
     queue = CallQueue(8)
     for number in range(4):
         queue.put(call(number, priority=Priority.PREFETCH))
-    assert numbers(queue.take(0)) == [0, 1, 2]
+    assert taken(queue, 0) == [0, 1, 2]
     queue.put(call(9))
-    assert numbers(queue.take(6)) == [9]
+    assert taken(queue, 6) == [9]
 
 
 def test_a_call_larger_than_the_limit_runs_alone() -> None:
     queue = CallQueue(4)
     queue.put(call(0, rows=9))
-    assert numbers(queue.take(1)) == []
-    assert numbers(queue.take(0)) == [0]
+    assert taken(queue, 1) == []
+    assert taken(queue, 0) == [0]
 
 
 def test_cancelled_calls_are_taken_out() -> None:

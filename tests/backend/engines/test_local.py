@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from backend.engines.base import (
     Condition,
+    EngineClosed,
     EngineFailed,
     GenerationRequest,
     Message,
@@ -178,6 +180,27 @@ def test_a_failing_model_ends_its_calls_and_the_engine_goes_on(
     hook.remove()
     after = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)]).result(WAIT_S)
     assert after[0].token_ids == expected[0].token_ids
+
+
+def test_a_fault_nobody_expected_leaves_nobody_waiting(
+    engine: LocalEngine, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(args.exc_type))
+
+    def fault(module: nn.Module, inputs: object) -> None:
+        raise LookupError
+
+    request = greedy(PROMPTS[0], Condition.GENERIC)
+    waiting = engine.generate([request] * 8)
+    next(waiting.stream())
+    tiny.model.lm_head.register_forward_pre_hook(fault)
+    with pytest.raises(EngineClosed):
+        waiting.result(WAIT_S)
+    with pytest.raises(EngineClosed):
+        engine.score(messages_of(PROMPTS[0]), [(5,)], Condition.GENERIC, None)
+    engine.close()
+    assert ended == [LookupError]
 
 
 def test_numbers_that_are_not_finite_fail_the_generation(

@@ -1,0 +1,53 @@
+"""An open page outlives the server: it says so, waits, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from dev.running import RunningApp
+from tests.ui.conftest import DESKTOP, Stored, counted, enter, name_of
+
+pytestmark = pytest.mark.browser
+
+
+def test_kill_and_restart_under_an_open_page(tmp_path: Path, new_page: Callable[..., Page]) -> None:
+    page = new_page(viewport=DESKTOP)
+    data = tmp_path / "data"
+    with RunningApp(data, engine="echo") as app:
+        app.wait_ready()
+        enter(page, app.address)
+        name = name_of(page)
+        page.locator("#choose-a").click()
+        counted(page, 1)
+        shown = page.locator("#prompt").inner_text()
+        app.kill()
+        expect(page.locator("#connection")).to_contain_text("cannot be reached", timeout=15_000)
+    port = str(urlsplit(app.address).port)
+    with RunningApp(data, engine="echo", port=port) as app:
+        app.wait_ready()
+        expect(page.locator("#connection:not(:empty)")).to_have_count(0, timeout=15_000)
+        expect(page.locator("#prompt")).to_have_text(shown, use_inner_text=True)
+        page.locator("#choose-b").click()
+        counted(page, 2)
+    verdicts = [verdict for verdict, _, _ in Stored(data / "attune.db").standing(name)]
+    assert verdicts == ["a", "b"]
+
+
+def test_a_fault_of_ours_is_owned_up_to(guest: Callable[..., Page]) -> None:
+    page = guest()
+
+    def fail(route: Route) -> None:
+        route.fulfill(status=500, json={"error": None})
+
+    page.route("**/gradio_api/run/**", fail)
+    page.locator("#choose-a").click()
+    expect(page.locator("#connection")).to_contain_text("Something went wrong on our side")
+    page.unroute("**/gradio_api/run/**")
+    expect(page.locator("#choose-a")).to_be_enabled()
+    page.locator("#choose-a").click()
+    counted(page, 1)

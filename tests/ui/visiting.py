@@ -1,0 +1,94 @@
+"""The whole site without Gradio on SQLite, an OpenID provider, and people who visit.
+
+What both databases must do is tested in tests/backend.
+"""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.testclient import TestClient
+
+import ui
+from backend.administration import Administration
+from backend.auth import Accounts
+from backend.oauth import HuggingFaceLogin
+from backend.web import SessionCookie, Visitors, create_web
+from db.session import Database
+from tests.backend.people import GOOD, cheap
+from tests.backend.provider import CLIENT_ID, CLIENT_SECRET, URL, Provider
+from tests.conftest import Clock
+from ui.accounts import add_account_pages
+from ui.server_pages import error_page
+
+ASSETS = Path(ui.__file__).parent / "assets"
+
+
+class Site:
+    """The whole site without Gradio, and people who visit it."""
+
+    def __init__(self, url: str, clock: Clock, **policy: Any) -> None:
+        self._database = database = Database(url)
+        self.accounts = Accounts(database, passwords=cheap(), clock=clock, **policy)
+        self.administration = Administration(database, clock=clock)
+        self.provider = Provider()
+        self.app = create_web(assets=ASSETS, error_page=error_page)
+        visitors = Visitors(self.accounts)
+        add_account_pages(
+            self.app,
+            accounts=self.accounts,
+            administration=self.administration,
+            visitors=visitors,
+            cookie=SessionCookie(secure=False, embed=False),
+            hugging_face=HuggingFaceLogin(
+                client_id=CLIENT_ID,
+                client_secret=CLIENT_SECRET,
+                provider_url=URL,
+                secure=False,
+                transport=self.provider.transport,
+            ),
+        )
+        _add_home(self.app, visitors)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def visitor(self) -> TestClient:
+        return TestClient(self.app, follow_redirects=False, headers={"Accept": "text/html"})
+
+    def member(self, name: str = "mara") -> TestClient:
+        client = self.visitor()
+        form = {"username": name, "password": GOOD}
+        assert client.post("/signup", data=form).status_code == 303
+        return client
+
+    def admin(self) -> TestClient:
+        client = self.visitor()
+        token = self.administration.first_admin_invite()
+        form = {"username": "chief", "password": GOOD}
+        assert client.post(f"/invite/{token}", data=form).status_code == 303
+        return client
+
+
+def _add_home(app: FastAPI, visitors: Visitors) -> None:
+    async def home(request: Request) -> Response:
+        return PlainTextResponse(await visitors.page_user(request))
+
+    app.add_route("/", home)
+
+
+def who(client: TestClient) -> str | None:
+    """The id of the user this browser is signed in as."""
+    response = client.get("/")
+    return response.text if response.status_code == 200 else None
+
+
+def text(response: Any) -> str:
+    """What a person reads."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", response.text)).split())
