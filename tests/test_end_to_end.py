@@ -94,4 +94,5 @@ def test_one_persons_choices_change_what_that_person_is_served(
         page.get_by_role("button", name="Accept for this account").click()
         page.goto(f"{app.address}/lab/")
         expect(page.locator("#lab")).to_contain_text("promoted")
+        expect(page.locator("#plot-loss .mark-line path")).to_have_count(1)
         page.screenshot(path=SCREENS / "loop-lab.png", animations="disabled", full_page=True)

@@ -22,6 +22,7 @@ class GateConfig:
             below the base model's.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
+        text_spread_nats: spread of that between sound texts, put down to chance.
         min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
         max_repetition: largest share of repeated 4-grams in one user's generated text.
         probe_prompts: prompts generated per touched user.
@@ -34,10 +35,11 @@ class GateConfig:
     held_out_min_pairs: int = 4
     max_chosen_logp_drop_nats: float = 1.0
     max_nll_rise_nats: float = 0.5
+    text_spread_nats: float = 0.35
     min_length_ratio: float = 0.15
     max_length_ratio: float = 3.0
     max_repetition: float = 0.5
-    probe_prompts: int = 3
+    probe_prompts: int = 6
     probe_users: int = 4
     probe_new_tokens: int = 48
 
@@ -72,7 +74,7 @@ class TrainConfig:
     learning_rate_vector: float = 2e-3
     epochs: int = 2
     batch_pairs: int = 4
-    forward_tokens: int = 2048
+    forward_tokens: int = 1024
     clip_norm_adapter: float = 1.0
     lora_rank: int = 8
     lora_alpha: int = 16

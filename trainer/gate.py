@@ -12,6 +12,9 @@ The rules, for figures of the round (candidate) and of the version it started fr
    than `max_chosen_logp_drop_nats` below the base model's (likelihood displacement).
 4. Probe texts of every writer (generic user, touched users) against the base model's own to the
    same prompts: likely under the base model, of comparable length, not repeating, none empty.
+   Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
+   the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
+   (not that of the texts at hand: garbage spreads widely and would excuse itself).
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 
 A comparison with an undefined number refuses. Knows nothing of torch, models and files.
@@ -45,12 +48,14 @@ class TextFigures:
         nll_nats: the base model's negative log-likelihood per token; NaN without tokens.
         repetition: share of 4-grams that stood in the same text before.
         empty: texts without a visible character.
+        texts: how many there are.
     """
 
     mean_tokens: float
     nll_nats: float
     repetition: float
     empty: int
+    texts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,8 @@ def _text_reasons(
     if texts.empty > base.empty:
         reasons.append(f"{who}: {texts.empty} of the generated texts are empty")
     rise = texts.nll_nats - base.nll_nats
-    if not rise <= config.max_nll_rise_nats:
+    chance = 2 * config.text_spread_nats * math.sqrt(1 / texts.texts + 1 / base.texts)
+    if not rise <= config.max_nll_rise_nats + chance:
         reasons.append(
             f"{who}: generated texts are unlike language, {texts.nll_nats:.2f} nats per token "
             f"under the base model against {base.nll_nats:.2f} for its own"

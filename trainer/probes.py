@@ -122,6 +122,7 @@ def text_figures(texts: Sequence[ProbeText]) -> TextFigures:
         nll_nats=sum(t.nll_nats for t in texts) / tokens if tokens else float("nan"),
         repetition=repeated / grams if grams else 0.0,
         empty=sum(not t.text for t in texts),
+        texts=len(texts),
     )
 
 

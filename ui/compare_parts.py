@@ -81,6 +81,7 @@ def draw() -> Parts:
             ask_open = gr.Button("Ask my own", elem_id="ask-open")
         with gr.Row(elem_id="own", visible=False) as own:
             own_text = gr.Textbox(
+                label="Your own prompt",  # read out, not shown
                 placeholder="Ask anything …",
                 show_label=False,
                 container=False,

@@ -90,7 +90,8 @@ def draw() -> Parts:
                 with _card("Versions", "lab-versions"):
                     versions = gr.Markdown("", elem_classes=["table", "tall"])
                     with gr.Row(elem_id="roll-back-row"):
-                        target = _dropdown("roll-back-to")
+                        gr.HTML("Roll back to", elem_classes=["hint"])
+                        target = _dropdown("Version to roll back to", "roll-back-to")
                         roll_back = gr.Button("Roll back …", elem_id="roll-back")
                     with gr.Row(elem_id="sure", visible=False) as sure:
                         question = gr.Markdown("", elem_id="sure-question")
@@ -98,7 +99,7 @@ def draw() -> Parts:
                         no = gr.Button("Cancel", elem_id="roll-back-no")
             with gr.Column(min_width=0):
                 with _card("One round", "lab-round"):
-                    chosen = _dropdown("round-chosen")
+                    chosen = _dropdown("Round", "round-chosen")
                     with gr.Row(elem_id="curves"):
                         loss = _plot("Does it fit?", "loss", _LOSS_NOTE)
                         accuracy = _plot("Is it personal?", "accuracy", _ACCURACY_NOTE)
@@ -145,10 +146,15 @@ def _list_card(title: str, elem_id: str) -> gr.Markdown:
         return gr.Markdown("", elem_classes=["table", "tall"])
 
 
-def _dropdown(elem_id: str) -> gr.Dropdown:
+def _dropdown(label: str, elem_id: str) -> gr.Dropdown:
     # Its choices come and go with the rounds: the handlers check the value, not Gradio.
     return gr.Dropdown(
-        [], show_label=False, container=False, allow_custom_value=True, elem_id=elem_id
+        [],
+        label=label,  # read out, not shown
+        show_label=False,
+        container=False,
+        allow_custom_value=True,
+        elem_id=elem_id,
     )
 
 

@@ -33,6 +33,7 @@ def test_text_figures_by_hand() -> None:
     assert figures.nll_nats == pytest.approx(1.4)
     assert figures.repetition == pytest.approx(1 / 5)
     assert figures.empty == 1
+    assert figures.texts == 3
 
 
 def test_without_a_token_the_likelihood_is_undefined() -> None:
