@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check fix bench-loop chromium clean help
+.PHONY: run test check fix screens bench-loop chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
 	@echo "make test        checks and every test, on the real model, Chromium and Postgres"
 	@echo "make check       ruff and mypy"
 	@echo "make fix         format and mend what ruff can"
+	@echo "make screens     renew the pictures in docs/screens"
 	@echo "make bench-loop  measure the loop; one JSON line last"
 
 run: $(VENV)/ready
@@ -28,6 +29,10 @@ check: $(VENV)/ready-dev
 fix: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+# Renews the pictures in docs/screens.
+screens: $(VENV)/ready-dev chromium
+	$(BIN)/python -m pytest --screens -m browser
 
 bench-loop: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.loop

@@ -37,7 +37,7 @@ from backend.engines.base import (
 )
 from backend.engines.local import LocalEngine
 from dev.running import RunningApp
-from dev.waiting import wait_for
+from dev.waiting import wait_for, wait_until_it_listens
 from trainer.language_model import load_language_model
 
 NEW_TOKENS = 64
@@ -131,7 +131,7 @@ class Desk:
         """Take the shorter response `count` times; times each key until the next pair stands."""
         for _ in range(count):
             wait_for(lambda: _prefetched(self._data) > 0, WAIT_S)
-            expect(self._page.locator("body[data-settling]")).to_have_count(0)
+            wait_until_it_listens(self._page)
             lengths = {s: len(self._page.inner_text(f"#response-{s}")) for s in "ab"}
             before = self._page.inner_text("#prompt")
             started = time.perf_counter()

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from backend import base_model
 from db.migrate import migrate
 from db.session import Database
+from dev.running import ROOT
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
@@ -28,6 +29,10 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screens", action="store_true", help="renew the pictures in docs/screens")
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +165,14 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     yield make
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
+    """Takes a screenshot once nothing moves; into docs/screens with `--screens`, else away."""
+    folder = ROOT / "docs" / "screens" if request.config.getoption("--screens") else tmp_path
+
+    def take(page: Page, name: str, **options: Any) -> None:
+        page.screenshot(path=folder / f"{name}.png", animations="disabled", **options)
+
+    return take

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from dev.running import ROOT, RunningApp
-from dev.waiting import wait_for
+from dev.running import RunningApp
+from dev.waiting import wait_for, wait_until_it_listens
 
-SCREENS = ROOT / "docs" / "screens"
 ROUND_WITHIN_MS = 600_000
 PAIR_WITHIN_MS = 120_000
 BUTTONS = {"a": "#choose-a", "tie": "#choose-tie", "b": "#choose-b"}
@@ -30,7 +29,7 @@ SETTINGS = {
 def _choose_the_shorter(page: Page, number: int) -> None:
     """Wait for pair `number` (from 0); take the shorter response, by mouse and key in turn."""
     expect(page.locator("#choose-a")).to_be_enabled(timeout=PAIR_WITHIN_MS)
-    expect(page.locator("body[data-settling]")).to_have_count(0)  # a new pair takes no key at once
+    wait_until_it_listens(page)
     lengths = {side: len(page.locator(f"#response-{side}").inner_text()) for side in "ab"}
     verdict = "a" if lengths["a"] <= lengths["b"] else "b"
     if number % 2:
@@ -55,11 +54,14 @@ def test_one_persons_choices_change_what_that_person_is_served(
     tmp_path: Path,
     embedded_model_path: Path,
     new_page: Callable[[], Page],
+    picture: Callable[..., None],
 ) -> None:
     data = tmp_path / "data"
     page = new_page()
     with RunningApp(data, **SETTINGS) as app:
         app.wait_ready()
+        page.goto(f"{app.address}/login")
+        picture(page, "login")
         page.goto(f"{app.address}/signup")
         page.fill("[name=username]", "mia")
         page.fill("[name=password]", "correct horse battery")
@@ -88,11 +90,11 @@ def test_one_persons_choices_change_what_that_person_is_served(
         expect(page.locator("#chip")).to_contain_text("12 choices")
         expect(page.locator("#response-a")).to_have_text(shown, use_inner_text=True)
         assert _rows(data, "SELECT count(*) FROM choices") == [(12,)]
-        page.screenshot(path=SCREENS / "loop-compare.png", animations="disabled")
+        picture(page, "loop-compare")
 
         page.goto(app.wait_invite())
         page.get_by_role("button", name="Accept for this account").click()
         page.goto(f"{app.address}/lab/")
         expect(page.locator("#lab")).to_contain_text("promoted")
         expect(page.locator("#plot-loss .mark-line path")).to_have_count(1)
-        page.screenshot(path=SCREENS / "loop-lab.png", animations="disabled", full_page=True)
+        picture(page, "loop-lab", full_page=True)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
+from contextlib import suppress
 
+import pytest
+from sqlalchemy.orm import Session
+
+import backend.administration
 from backend.administration import INVITE_DAYS, Administration
 from backend.auth import Accounts, CurrentUser, SignUp, require_role
 from backend.errors import (
@@ -208,14 +213,27 @@ def test_the_last_admin_stays(
 
 
 def test_two_admins_cannot_demote_each_other_at_once(
-    accounts: Accounts, administration: Administration, admin: CurrentUser
+    accounts: Accounts,
+    administration: Administration,
+    admin: CurrentUser,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = accounts.sign_up("mara", GOOD, address=HOME).user
     administration.set_role(admin.id, other.id, "admin")
-    side_by_side(
+    both_checked = threading.Barrier(2)
+
+    def check_and_linger(session: Session, user_id: int) -> None:
+        require_admin(session, user_id)
+        with suppress(threading.BrokenBarrierError):  # as it should be: the other one waits
+            both_checked.wait(timeout=0.5)
+
+    require_admin = backend.administration._require_admin
+    monkeypatch.setattr(backend.administration, "_require_admin", check_and_linger)
+    outcomes = side_by_side(
         lambda: administration.set_role(admin.id, other.id, "annotator"),
         lambda: administration.set_role(other.id, admin.id, "annotator"),
     )
+    assert sum(isinstance(outcome, NotAllowed) for outcome in outcomes) == 1
     roles = sorted(accounts.user(user_id).role for user_id in (admin.id, other.id))
     assert roles == ["admin", "annotator"]
 

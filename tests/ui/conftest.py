@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from dev.running import ROOT, RunningApp
+from dev.running import RunningApp
 
-SCREENS = ROOT / "docs" / "screens"
 DESKTOP = {"width": 1280, "height": 760}
 PHONE = {"width": 390, "height": 844}
 
@@ -95,9 +94,3 @@ def counted(page: Page, choices: int) -> None:
     noun = "choice" if choices == 1 else "choices"
     expect(page.locator("#count")).to_have_text(f"{choices} {noun}")
     settled(page)
-
-
-def picture(page: Page, name: str, **options: Any) -> None:
-    """A screenshot for docs/screens, once nothing moves."""
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"{name}.png", animations="disabled", **options)

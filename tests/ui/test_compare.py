@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from dev.running import RunningApp
-from tests.ui.conftest import PHONE, Stored, counted, name_of, picture, settled
+from tests.ui.conftest import PHONE, Stored, counted, name_of, settled
 
 pytestmark = pytest.mark.browser
 
@@ -303,7 +303,7 @@ def test_signed_out_elsewhere_leads_to_the_door(guest: Guest, stored: Stored) ->
     assert stored.standing(name) == []
 
 
-def test_the_page_looks_as_designed(guest: Guest) -> None:
+def test_the_page_looks_as_designed(guest: Guest, picture: Callable[..., None]) -> None:
     looks: dict[str, dict[str, Any]] = {
         "compare-light": {"color_scheme": "light"},
         "compare-dark": {"color_scheme": "dark"},

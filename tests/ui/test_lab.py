@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dev.running import RunningApp
-from tests.ui.conftest import Stored, picture, settled
+from tests.ui.conftest import Stored, settled
 
 pytestmark = pytest.mark.browser
 
@@ -117,7 +117,7 @@ def test_rounds_versions_users(researcher: Page) -> None:
     expect(simulated.locator("td").first).to_have_text(NAME)
 
 
-def test_one_round(researcher: Page) -> None:
+def test_one_round(researcher: Page, picture: Callable[..., None]) -> None:
     expect(researcher.locator("#verdict")).to_contain_text("Not judged.")
     expect(researcher.locator("#plot-loss")).to_have_count(0)
     researcher.locator("#round-chosen input").click()
@@ -158,7 +158,7 @@ def test_roll_back_asks_once(researcher: Page) -> None:
     expect(researcher.locator("#lab-summary")).to_contain_text("version 1 is live")
 
 
-def test_the_lab_in_the_dark_and_on_a_phone(researcher: Page) -> None:
+def test_the_lab_in_the_dark_and_on_a_phone(researcher: Page, picture: Callable[..., None]) -> None:
     researcher.emulate_media(color_scheme="dark")
     researcher.reload()
     expect(researcher.locator("#lab-rounds tbody tr")).to_have_count(3)
