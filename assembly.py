@@ -138,7 +138,7 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
         return LocalEngine(
             base,
             max_batch=settings.max_batch,
-            threads=settings.engine_threads,
+            threads=settings.resolved_engine_threads,
             config=_train_config(settings),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

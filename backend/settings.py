@@ -6,6 +6,7 @@ An unknown `ATTUNE_…` name is an error, so that a typing mistake is never sile
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -73,7 +74,9 @@ class Settings(BaseModel):
     trainer: bool = Field(True, description="Whether this process runs the scheduler and trainer.")
     trainer_threads: int = Field(0, ge=0, description="Trainer's CPU threads; 0 means all cores.")
     trainer_nice: int = Field(10, ge=0, le=19, description="How far training steps back (nice).")
-    engine_threads: int = Field(0, ge=0, description="Engine's CPU threads; 0 means all cores.")
+    engine_threads: int = Field(
+        0, ge=0, description="Engine's CPU threads; 0 means half the cores, as training needs some."
+    )
     tick_s: float = Field(2.0, gt=0, description="Seconds between looks at whether a round is due.")
     round_min_choices: int = Field(10, ge=1, description="New choices that make a round due.")
     round_max_wait_s: float = Field(
@@ -89,6 +92,15 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."
     )
+
+    @property
+    def resolved_engine_threads(self) -> int:
+        """CPU threads of the engine, half the cores by default.
+
+        Packed decoding is no slower on one of two cores than on both, and its steps stay short
+        while a round runs: with threads on every core each step waits for the trainer's.
+        """
+        return self.engine_threads or max(1, (os.cpu_count() or 1) // 2)
 
     @property
     def resolved_database_url(self) -> str:

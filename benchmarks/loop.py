@@ -36,6 +36,7 @@ from backend.engines.base import (
     VersionRef,
 )
 from backend.engines.local import LocalEngine
+from backend.settings import load_settings
 from dev.running import RunningApp
 from dev.waiting import wait_for, wait_until_it_listens
 from trainer.language_model import load_language_model
@@ -173,7 +174,8 @@ class Desk:
 def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
     """Swap to and fro between two versions while pairs are being generated without a break."""
     (artifact,) = _query(data, "SELECT artifact FROM versions WHERE id = 2")[0]
-    engine = LocalEngine(load_language_model(model.path, model.identity))
+    threads = load_settings({}).resolved_engine_threads
+    engine = LocalEngine(load_language_model(model.path, model.identity), threads=threads)
     paths = [data / "versions" / artifact, data / "versions" / "initial-again"]
     engine.write_initial(paths[1])
     engine.swap(VersionRef(1, paths[0]))
