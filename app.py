@@ -20,7 +20,7 @@ import uvicorn
 
 from backend import base_model, startup
 from backend.administration import Administration
-from backend.errors import AttuneError, ConfigurationError
+from backend.errors import AttuneError, ConfigurationError, Unavailable
 from backend.front_door import FrontDoor
 from backend.settings import Settings, load_settings
 from db.session import Database
@@ -79,6 +79,8 @@ def _serve(settings: Settings) -> int:
         def open_house() -> None:
             try:
                 _open(settings, data, database, door, closing)
+            except Unavailable:
+                return  # stopped while starting
             except AttuneError as error:
                 door.fail(str(error))
                 sys.stderr.write(f"attune: {error}\n")

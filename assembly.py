@@ -262,6 +262,7 @@ def _hugging_face(settings: Settings, secure: bool) -> HuggingFaceLogin | None:
     return HuggingFaceLogin(
         client_id=settings.hf_client_id,
         client_secret=settings.hf_client_secret,
+        provider_url=settings.hf_provider_url,
         secure=secure,
         embed=settings.embed,
     )

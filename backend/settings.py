@@ -59,6 +59,9 @@ class Settings(BaseModel):
     )
     hf_client_id: str = Field("", description="Hugging Face OAuth client; empty turns it off.")
     hf_client_secret: str = Field("", description="Its secret.", repr=False)
+    hf_provider_url: str = Field(
+        "https://huggingface.co", description="The OpenID provider behind that client."
+    )
     max_prompt_chars: int = Field(2000, ge=10, le=100_000, description="Longest own prompt.")
     max_new_tokens: int = Field(160, ge=1, le=4096, description="Longest response, in tokens.")
     temperature: float = Field(0.8, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
@@ -144,4 +147,6 @@ def _space_values(environ: Mapping[str, str]) -> dict[str, str]:
             "hf_client_id": client_id,
             "hf_client_secret": environ.get("OAUTH_CLIENT_SECRET", ""),
         }
+    if provider := environ.get("OPENID_PROVIDER_URL"):
+        values["hf_provider_url"] = provider
     return values

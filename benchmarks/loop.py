@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import sqlite3
 import statistics
@@ -161,7 +162,9 @@ class Desk:
 
     def version(self) -> int:
         """What the chip says is live."""
-        return int(self._page.inner_text("#chip").split()[1])
+        found = re.search(r"version (\d+)", self._page.inner_text("#chip"))
+        assert found is not None
+        return int(found[1])
 
     def wait_for_version(self, number: int) -> None:
         expect(self._page.locator("#chip")).to_contain_text(f"version {number}", timeout=WAIT_MS)

@@ -100,6 +100,7 @@ def test_a_stranger_is_sent_to_sign_in(tmp_path: Path) -> None:
     headers = {"Accept": "text/html", "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
     with RunningApp(tmp_path, engine="echo") as app:
         app.wait_ready()
+        assert httpx.get(f"{app.address}/lab").headers["location"] == "/lab/"
         for path in ("/", "/lab/", "/account"):
             answer = httpx.get(f"{app.address}{path}", headers=headers)
             assert answer.status_code == 303

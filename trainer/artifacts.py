@@ -123,7 +123,7 @@ def parse_version(files: Mapping[str, bytes], path: Path, base_identity: str) ->
             base_identity=base_identity,
             vectors=UserVectors(generic, {user_id: generic + o for user_id, o in offsets}),
         )
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error
 
 

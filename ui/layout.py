@@ -13,6 +13,7 @@ from typing import Literal
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from starlette.responses import RedirectResponse
 
 from backend.auth import CurrentUser
 from backend.insights import Chip
@@ -108,6 +109,7 @@ def mount(
 
     `/` catches everything: call this after all other routes were added.
     """
+    web_app.add_route("/lab", lambda _request: RedirectResponse("/lab/", 308), methods=["GET"])
     for path, page, may_enter in (("/lab", lab, researcher), ("/", compare, signed_in)):
         page.queue(api_open=False, max_size=QUEUE_SIZE)
         gr.mount_gradio_app(

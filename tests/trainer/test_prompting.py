@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from trainer.prompting import PromptFormat, embed
 from trainer.types import Message
@@ -22,7 +22,7 @@ TALK: tuple[Message, ...] = (
 )
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> list[int]:
+def rendered(tokenizer: Any, messages: tuple[Message, ...]) -> list[int]:
     made = tokenizer.apply_chat_template(
         [dict(message) for message in messages], add_generation_prompt=True, return_dict=True
     )
@@ -31,7 +31,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) 
 
 @pytest.mark.parametrize("messages", [TALK, TALK[1:], TALK[-1:]])
 def test_without_a_prefix_it_is_the_templates_own_rendering(
-    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]
+    tokenizer: Any, messages: tuple[Message, ...]
 ) -> None:
     prompt = PromptFormat(tokenizer, 8).encode(messages, with_prefix=False)
     assert prompt.prefix_start is None
@@ -39,7 +39,7 @@ def test_without_a_prefix_it_is_the_templates_own_rendering(
 
 
 def test_the_prefix_stands_where_the_system_message_does(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
 ) -> None:
     prompt = PromptFormat(tokenizer, 5).encode(TALK[-1:], with_prefix=True)
     start = prompt.prefix_start
@@ -53,7 +53,7 @@ def test_the_prefix_stands_where_the_system_message_does(
     )
 
 
-def test_a_system_message_follows_the_prefix(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_system_message_follows_the_prefix(tokenizer: Any) -> None:
     prompt = PromptFormat(tokenizer, 5).encode(TALK, with_prefix=True)
     start = prompt.prefix_start
     assert start is not None
@@ -70,7 +70,7 @@ def test_a_system_message_follows_the_prefix(tokenizer: PreTrainedTokenizerBase)
     ],
 )
 def test_a_template_without_system_messages_gets_it_before_the_first_text(
-    tokenizer: PreTrainedTokenizerBase, system: str
+    tokenizer: Any, system: str
 ) -> None:
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = (
@@ -95,7 +95,7 @@ WRITTEN = st.text(
 @example(text="\ue000PREFIX\ue000 \ue000TEXT\ue000")
 @example(text="{{ messages }} {% raw %}")
 @settings(max_examples=60, deadline=None)
-def test_message_texts_are_never_markup(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+def test_message_texts_are_never_markup(tokenizer: Any, text: str) -> None:
     message: Message = {"role": "user", "content": text}
     special = set(tokenizer.all_special_ids)
     for with_prefix in (False, True):
@@ -106,7 +106,7 @@ def test_message_texts_are_never_markup(tokenizer: PreTrainedTokenizerBase, text
         assert text in tokenizer.decode([i for i in ids if i not in special])
 
 
-def test_prefix_length_is_all_that_differs(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_prefix_length_is_all_that_differs(tokenizer: Any) -> None:
     short = PromptFormat(tokenizer, 2).encode(TALK, with_prefix=True)
     long = PromptFormat(tokenizer, 9).encode(TALK, with_prefix=True)
     assert short.prefix_start == long.prefix_start
@@ -114,9 +114,7 @@ def test_prefix_length_is_all_that_differs(tokenizer: PreTrainedTokenizerBase) -
 
 
 @pytest.mark.parametrize("messages", [(), TALK[:1], TALK[:3]])
-def test_a_prompt_ends_with_the_user(
-    tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]
-) -> None:
+def test_a_prompt_ends_with_the_user(tokenizer: Any, messages: tuple[Message, ...]) -> None:
     with pytest.raises(ValueError, match="ends with a message of the user"):
         PromptFormat(tokenizer, 2).encode(messages, with_prefix=True)
 
