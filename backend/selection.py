@@ -33,6 +33,11 @@ def use_of(verdict: str, purpose: str) -> str:
     return "held_out" if purpose == "blind" else "new"
 
 
+def teaches(waiting: Sequence[Candidate]) -> bool:
+    """Whether there is anything to learn from: ties and blind pairs alone make no round."""
+    return any(candidate.use == "new" for candidate in waiting)
+
+
 def is_due(
     waiting: Sequence[Candidate],
     *,
@@ -47,7 +52,7 @@ def is_due(
     After a failed or refused round the next try waits, twice as long each time (from 15 s), so
     that choices that cannot be learnt do not keep the machine busy.
     """
-    if not any(candidate.use == "new" for candidate in waiting):
+    if not teaches(waiting):
         return False
     if failures and last_failure is not None:
         backoff = timedelta(seconds=15 * 2 ** min(failures - 1, _LONGEST_BACKOFF_DOUBLINGS))

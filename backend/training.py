@@ -74,11 +74,6 @@ class Training:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="round")
         self._running: Future[None] | None = None
 
-    @property
-    def min_choices(self) -> int:
-        """New choices that make a round due."""
-        return self._min_choices
-
     def tick(self) -> None:
         """Renew the lease and start a round if one is due; returns at once."""
         epoch = self._lease.acquire()
@@ -95,7 +90,7 @@ class Training:
             Conflict: no choice is waiting that could be learnt from, or no trainer runs.
         """
         with self._database.write() as session:
-            if not any(candidate.use == "new" for candidate in round_input.waiting(session)):
+            if not selection.teaches(round_input.waiting(session)):
                 raise Conflict("There is no new choice to learn from.")
             lease = queries.lock_lease(session)
             if lease is None:
@@ -123,7 +118,7 @@ class Training:
             failures, last_failure = queries.failures_since_success(session)
             lease = queries.lease(session)
         if lease is not None and lease.asked_at is not None:
-            return any(candidate.use == "new" for candidate in waiting)
+            return selection.teaches(waiting)
         return selection.is_due(
             waiting,
             now=self._clock(),

@@ -10,22 +10,20 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 import sqlite3
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from backend.base_model import BaseModel, resolve
 from backend.engines.base import (
@@ -38,6 +36,7 @@ from backend.engines.base import (
 )
 from backend.engines.local import LocalEngine
 from backend.settings import load_settings
+from dev.browser import chromium
 from dev.running import RunningApp
 from dev.waiting import wait_for, wait_until_it_listens
 from trainer.language_model import load_language_model
@@ -56,7 +55,6 @@ SETTINGS = {
     "tick_s": "0.5",
     "log_level": "warning",
 }
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUESTIONS = (
     "Tell me a long story about a lighthouse keeper.",
     "Explain in detail how bread is made.",
@@ -81,7 +79,8 @@ def measure_app(data: Path) -> dict[str, Any]:
     with RunningApp(data, **SETTINGS) as app:
         _wait_live(app.address)
         start_to_ready_s = time.perf_counter() - started
-        with _page() as page:
+        with chromium() as browser:
+            page = browser.new_page()
             desk = Desk(page, app.address, data)
             desk.sign_up()
             desk.choose(CHOICES_PER_ROUND)
@@ -229,16 +228,6 @@ def _generate(engine: LocalEngine, number: int, done: threading.Event, failures:
         else:
             if first.version_id != second.version_id or not first.token_ids:
                 failures.append("a pair of two versions")
-
-
-@contextmanager
-def _page() -> Iterator[Page]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(found for name in names if (found := shutil.which(name)))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser.new_page()
-        browser.close()
 
 
 def _wait_live(address: str) -> None:
