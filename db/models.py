@@ -90,6 +90,8 @@ class User(Base):
     role: Mapped[str] = mapped_column(String(16), default="annotator")
     is_guest: Mapped[bool] = mapped_column(default=False)
     is_simulated: Mapped[bool] = mapped_column(default=False)
+    persona: Mapped[dict[str, Any] | None]  # rule, noise and side bias of a simulated user
+    profile: Mapped[str] = mapped_column(Text, default="")  # what users wrote about themselves
     hf_subject: Mapped[str | None] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime | None]
@@ -187,6 +189,8 @@ class Response(Base):
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
     side: Mapped[str] = mapped_column(String(1))
     condition: Mapped[str] = mapped_column(String(16))
+    style: Mapped[str | None] = mapped_column(String(32))  # the example it was made after
+    profile: Mapped[str] = mapped_column(Text, default="")  # the user's, as it stood in the prompt
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
     text: Mapped[str] = mapped_column(Text)
     token_ids: Mapped[list[Any]]
@@ -232,6 +236,26 @@ class Choice(Base):
     created_at: Mapped[datetime]
 
 
+class PrequentialScore(Base):
+    """One choice, scored by the live version before any round trained on it.
+
+    A margin is h of arXiv 2402.05133: how much further, in nats, the chosen response has moved away
+    from the base model than the rejected one; above 0 the choice was foreseen. One row per choice.
+    """
+
+    __tablename__ = "prequential_scores"
+
+    choice_id: Mapped[int] = mapped_column(ForeignKey("choices.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    nth: Mapped[int]  # how many pairs this user had judged before
+    personal_nats: Mapped[float]
+    generic_nats: Mapped[float]
+    wrong_nats: Mapped[float | None]  # under another user's vector; None while there is none
+    wrong_user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    scored_at: Mapped[datetime]
+
+
 class Round(Base):
     """One run of the trainer."""
 
@@ -240,6 +264,7 @@ class Round(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
+    kind: Mapped[str] = mapped_column(String(16), default="full")  # or `vector`: one user's alone
     lease_epoch: Mapped[int]
     parent_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     config: Mapped[dict[str, Any]]
