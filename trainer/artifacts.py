@@ -3,7 +3,7 @@
     manifest.json                 sha256 and size of every other file, identity of the base model
     train_config.json             the recipe (`TrainConfig.to_json`)
     adapter/…                     what `PeftModel.from_pretrained` loads
-    user_vectors.safetensors      generic (P, H), user_ids (N,) int64, offsets (N, P, H), fp32
+    user_vectors.safetensors      what the user model keeps (`trainer.user_vectors`), fp32
     trainer_state.safetensors     optimizer state, by parameter name
     metrics.json                  curve and gate
 
@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.config import TrainConfig
+from trainer.user_vectors import UserVectors, served_vectors
 
 MANIFEST = "manifest.json"
 TRAIN_CONFIG = "train_config.json"
@@ -55,25 +56,6 @@ class Manifest:
 
     base_identity: str
     files: dict[str, tuple[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class UserVectors:
-    """The vectors a version serves, whatever user model made them.
-
-    Attributes:
-        generic: e₀, (P, H) fp32.
-        personal: user_id → e_u, (P, H) fp32.
-    """
-
-    generic: Tensor
-    personal: dict[int, Tensor]
-
-    def vector(self, user_id: int | None) -> Tensor:
-        """e_u (P, H); e₀ for a user the version has not met and for None."""
-        if user_id is None:
-            return self.generic
-        return self.personal.get(user_id, self.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +96,11 @@ def parse_version(files: Mapping[str, bytes], path: Path, base_identity: str) ->
         ArtifactDamaged: the content does not parse.
     """
     try:
-        raw = safetensors.torch.load(files[USER_VECTORS])
-        generic = raw["generic"]
-        offsets = zip(raw["user_ids"].tolist(), raw["offsets"], strict=True)
         return VersionTensors(
             adapter=safetensors.torch.load(files[ADAPTER_WEIGHTS]),
             config=TrainConfig.from_json(json.loads(files[TRAIN_CONFIG])),
             base_identity=base_identity,
-            vectors=UserVectors(generic, {user_id: generic + o for user_id, o in offsets}),
+            vectors=served_vectors(safetensors.torch.load(files[USER_VECTORS])),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.prompting import EncodedPrompt, PromptFormat
+from trainer.prompting import EncodedPrompt, PromptFormat, personal_messages
 from trainer.types import PreferencePair
 
 
@@ -39,23 +39,27 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """What is scored for one pair; `with_prefix` rows serve the personal and the generic term.
+    """What is scored for one pair. Both rows of a line below share one prompt object.
 
     Attributes:
-        chosen, rejected: with room for a user vector.
-        reference_chosen, reference_rejected: without, as π_ref reads them.
+        chosen, rejected: as served in the personal condition, the user's profile included.
+        generic_chosen, generic_rejected: without it; without a profile the same as above.
+        reference_chosen, reference_rejected: without room for a vector too, as π_ref reads them.
     """
 
     pair: PreferencePair
     chosen: Row
     rejected: Row
+    generic_chosen: Row
+    generic_rejected: Row
     reference_chosen: Row
     reference_rejected: Row
 
     @property
     def tokens(self) -> int:
         """Input tokens of the personal and the generic term together."""
-        return 2 * (self.chosen.length + self.rejected.length)
+        rows = (self.chosen, self.rejected, self.generic_chosen, self.generic_rejected)
+        return sum(row.length for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +88,18 @@ def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
     """
     if not pair.chosen.token_ids or not pair.rejected.token_ids:
         raise ValueError(f"pair {pair.pair_id} has an empty response")
-    prefixed = prompts.encode(pair.messages, with_prefix=True)
+    generic = prompts.encode(pair.messages, with_prefix=True)
+    personal = generic
+    if pair.profile:
+        messages = personal_messages(pair.messages, pair.profile)
+        personal = prompts.encode(messages, with_prefix=True)
     plain = prompts.encode(pair.messages, with_prefix=False)
     return PairRows(
         pair=pair,
-        chosen=Row(prefixed, pair.chosen.token_ids),
-        rejected=Row(prefixed, pair.rejected.token_ids),
+        chosen=Row(personal, pair.chosen.token_ids),
+        rejected=Row(personal, pair.rejected.token_ids),
+        generic_chosen=Row(generic, pair.chosen.token_ids),
+        generic_rejected=Row(generic, pair.rejected.token_ids),
         reference_chosen=Row(plain, pair.chosen.token_ids),
         reference_rejected=Row(plain, pair.rejected.token_ids),
     )

@@ -5,8 +5,11 @@ Knows nothing of torch, files or databases.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+Loss = Literal["sigmoid", "ipo", "robust", "hinge"]
+UserModelKind = Literal["individual", "cluster"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +52,53 @@ class TrainConfig:
     """The recipe of one round (P-DPO, arXiv 2402.05133, with DPOP, arXiv 2402.13228, and NLL).
 
     Attributes:
+        user_model: how a user becomes a vector (see `trainer.user_models`).
+        clusters: K, shared prefixes of the cluster user model.
         prefix_tokens: P, soft-prompt tokens per user vector.
         prefix_init_text: e₀ starts at the embeddings of these words, repeated or cut to P tokens.
+        loss: what is made of a pair's margin (see `trainer.losses`).
+        label_noise: ε of the robust loss, the share of choices taken to be mistaken, below 0.5.
+        average_logps: margins and DPOP on mean log-probs per token instead of sums.
         beta: β, inverse temperature of the implicit reward (summed log-probs, nats).
         alpha: α, weight of the user's own term against the generic term, in [0, 1].
         dpop_lambda: λ, penalty on a chosen response that becomes less likely than under the base.
         nll_weight: weight of the chosen response's mean negative log-likelihood per token.
+        nll_weight_generic: the same in the generic term; None takes `nll_weight`.
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
+        learning_rate_cluster_weights: the same of a user's K weights in the cluster user model.
         epochs: passes over a round's pairs.
+        adapter_from_epoch: passes in which vectors learn alone before the adapter joins in.
+        vector_epochs: passes of a vector round.
+        vector_rate_factor: in a vector round the rate of a user's own numbers is so much higher.
         batch_pairs: pairs per optimizer step.
         forward_tokens: at most so many tokens per forward pass; bounds memory, changes no result.
         clip_norm_adapter: gradient-norm bound on the adapter.
         lora_rank, lora_alpha, lora_targets: the shared adapter.
         seed: orders the pairs and starts the adapter.
+
+    Raises:
+        ValueError: a number is outside its range.
     """
 
+    user_model: UserModelKind = "individual"
+    clusters: int = 10
     prefix_tokens: int = 8
     prefix_init_text: str = "You are a helpful and friendly assistant."
+    loss: Loss = "sigmoid"
+    label_noise: float = 0.1
+    average_logps: bool = False
     beta: float = 0.1
     alpha: float = 0.5
     dpop_lambda: float = 5.0
     nll_weight: float = 1.0
+    nll_weight_generic: float | None = None
     learning_rate_adapter: float = 5e-4
     learning_rate_vector: float = 2e-3
+    learning_rate_cluster_weights: float = 0.2
     epochs: int = 2
+    adapter_from_epoch: int = 0
+    vector_epochs: int = 4
+    vector_rate_factor: float = 2.0
     batch_pairs: int = 4
     forward_tokens: int = 1024
     clip_norm_adapter: float = 1.0
@@ -82,21 +108,49 @@ class TrainConfig:
     seed: int = 0
     gate: GateConfig = GateConfig()
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_noise < 0.5:
+            raise ValueError("label_noise must be at least 0 and below 0.5")
+        if self.clusters < 2:
+            raise ValueError("there must be at least 2 clusters")
+
+    @property
+    def learning_rate_own(self) -> float:
+        """The rate of the numbers that belong to one user alone."""
+        if self.user_model == "cluster":
+            return self.learning_rate_cluster_weights
+        return self.learning_rate_vector
+
+    def for_vector_round(self) -> TrainConfig:
+        """The recipe of a round that trains some users' own numbers and nothing shared."""
+        return replace(
+            self,
+            alpha=1.0,
+            epochs=self.vector_epochs,
+            learning_rate_vector=self.vector_rate_factor * self.learning_rate_vector,
+            learning_rate_cluster_weights=self.vector_rate_factor
+            * self.learning_rate_cluster_weights,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal record."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrainConfig:
-        """The record written by `to_json`.
+        """The record written by `to_json`, also by an earlier release: absent keys take defaults.
+
+        Bounds that the gate no longer knows are left out; they change nothing that is served.
 
         Raises:
-            ValueError: a key is unknown.
+            ValueError: any other key is unknown, or a number is outside its range.
         """
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
         values = dict(data)
-        values["lora_targets"] = tuple(values["lora_targets"])
-        values["gate"] = GateConfig(**values["gate"])
-        return cls(**values)
+        if "lora_targets" in values:
+            values["lora_targets"] = tuple(values["lora_targets"])
+        bounds = {f.name for f in fields(GateConfig)}
+        gate = {name: value for name, value in values.get("gate", {}).items() if name in bounds}
+        return cls(**{**values, "gate": GateConfig(**gate)})

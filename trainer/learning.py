@@ -1,7 +1,8 @@
 """Optimizer steps of P-DPO on one adapter and one user model.
 
-Two AdamW groups without weight decay: adapter and user vectors, each with its rate. Knows nothing
-of epochs, files, gates or of where reference log-probs come from.
+AdamW without weight decay in three groups, each with its rate: the adapter, what all users share,
+what is one user's own. Knows nothing of epochs, files, gates or of where reference log-probs come
+from.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 
 from trainer.batching import PairRows, by_budget
 from trainer.config import TrainConfig
-from trainer.losses import PairLogps, PDpoTerms, p_dpo
+from trainer.losses import PairLogps, PairTokens, PDpoTerms, p_dpo
 from trainer.scoring import response_logps
 from trainer.types import RoundFailed
 from trainer.user_models import UserModel
@@ -29,6 +30,7 @@ class Learner:
     Args:
         model: the base model with the adapter attached.
         adapter: the adapter's parameters by checkpoint name.
+        shared: whether the adapter and what users share may change; otherwise not by one bit.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
         state: what `state` gave after the round before; parameters it does not know start afresh.
     """
@@ -42,35 +44,48 @@ class Learner:
         references: Mapping[int, float],
         config: TrainConfig,
         state: Mapping[str, Tensor],
+        shared: bool = True,
     ) -> None:
         self._model = model
         self._adapter = list(adapter.values())
         self._users = users
         self._references = references
         self._config = config
-        self._parameters = {f"adapter/{name}": p for name, p in adapter.items()}
-        vectors = {f"vectors/{name}": p for name, p in users.named_parameters().items()}
-        self._vectors = list(vectors.values())
-        self._parameters.update(vectors)
+        self._shared = shared
+        common, own = users.shared_parameters(), users.own_parameters()
+        self._vectors = [*common.values(), *own.values()] if shared else list(own.values())
+        self._parameters = {f"vectors/{name}": p for name, p in own.items()}
+        if shared:
+            self._parameters |= {f"adapter/{name}": p for name, p in adapter.items()}
+            self._parameters |= {f"vectors/{name}": p for name, p in common.items()}
+        for parameter in common.values():
+            parameter.requires_grad_(shared)
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": self._adapter, "lr": config.learning_rate_adapter},
-                {"params": self._vectors, "lr": config.learning_rate_vector},
+                {"params": list(common.values()), "lr": config.learning_rate_vector},
+                {"params": list(own.values()), "lr": config.learning_rate_own},
             ],
             weight_decay=0.0,
         )
         self._carried = dict(state)
         self._restore()
 
-    def step(self, batch: Sequence[PairRows]) -> dict[str, float]:
+    def step(self, batch: Sequence[PairRows], *, adapter: bool = True) -> dict[str, float]:
         """One optimizer step on the mean loss of `batch`; the step's figures, by name.
 
         Memory is bounded by `forward_tokens` (or one pair); the gradient is the whole batch's.
+
+        Args:
+            adapter: whether the adapter learns too; without, its momentum rests as well.
 
         Raises:
             RoundFailed: loss or gradient is not finite; nothing was changed.
         """
         self._optimizer.zero_grad()
+        # Without a gradient AdamW passes a parameter by, and nothing is computed for it.
+        for parameter in self._adapter:
+            parameter.requires_grad_(self._shared and adapter)
         groups = by_budget([p.tokens for p in batch], max_tokens=self._config.forward_tokens)
         parts = []
         for group in groups:
@@ -108,23 +123,33 @@ class Learner:
                 }
 
     def _terms(self, pairs: Sequence[PairRows]) -> PDpoTerms:
+        # One tensor per user and call: rows of one prompt and one prefix are computed together.
+        own = {user: self._users.prefix(user) for user in {p.pair.user_id for p in pairs}}
+        mine = [own[p.pair.user_id] for p in pairs]
         rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-        own = [self._users.prefix(p.pair.user_id) for p in pairs]
-        generic = [self._users.prefix(None)] * len(pairs)
+        prefixes = mine + mine
+        pooled = self._config.alpha < 1
+        if pooled:
+            rows += [p.generic_chosen for p in pairs] + [p.generic_rejected for p in pairs]
+            prefixes += [self._users.prefix(None)] * (2 * len(pairs))
         logps = response_logps(
-            self._model,
-            rows + rows,
-            own + own + generic + generic,
-            max_tokens=self._config.forward_tokens,
-        )
-        personal_chosen, personal_rejected, generic_chosen, generic_rejected = logps.view(4, -1)
+            self._model, rows, prefixes, max_tokens=self._config.forward_tokens
+        ).view(-1, len(pairs))
         return p_dpo(
-            PairLogps(personal_chosen, personal_rejected),
-            PairLogps(generic_chosen, generic_rejected),
+            PairLogps(logps[0], logps[1]),
+            PairLogps(logps[2], logps[3]) if pooled else None,
             reference_logps(pairs, self._references, logps.device),
-            torch.tensor([len(p.chosen.response_ids) for p in pairs], device=logps.device),
+            pair_tokens(pairs, logps.device),
             self._config,
         )
+
+
+def pair_tokens(pairs: Sequence[PairRows], device: torch.device) -> PairTokens:
+    """The lengths of each pair's two responses."""
+    return PairTokens(
+        torch.tensor([len(p.chosen.response_ids) for p in pairs], device=device),
+        torch.tensor([len(p.rejected.response_ids) for p in pairs], device=device),
+    )
 
 
 def reference_logps(
@@ -138,13 +163,14 @@ def reference_logps(
 
 
 def _figures(parts: Sequence[PDpoTerms]) -> dict[str, float]:
-    margins = torch.cat([p.margin.detach() for p in parts])
-    generic = torch.cat([p.generic_margin.detach() for p in parts])
-    changes = torch.cat([p.chosen_logp_change.detach() for p in parts])
-    return {
+    margins = torch.cat([p.margin for p in parts])
+    figures = {
         "loss": float(torch.cat([p.loss.detach() for p in parts]).mean()),
         "accuracy": float((margins > 0).float().mean()),
-        "accuracy_generic": float((generic > 0).float().mean()),
         "margin_nats": float(margins.mean()),
-        "chosen_logp_change": float(changes.mean()),
+        "chosen_logp_change": float(torch.cat([p.chosen_logp_change for p in parts]).mean()),
     }
+    generic = [p.generic_margin for p in parts if p.generic_margin is not None]
+    if generic:
+        figures["accuracy_generic"] = float((torch.cat(generic) > 0).float().mean())
+    return figures

@@ -17,10 +17,10 @@ from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.gate import TextFigures
 from trainer.language_model import LanguageModel
-from trainer.learning import reference_logps
-from trainer.losses import PairLogps, dpo_loss
+from trainer.learning import pair_tokens, reference_logps
+from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
 from trainer.probes import BaseTexts, Probe, ProbeText, read_texts, text_figures, write_texts
-from trainer.prompting import PromptFormat
+from trainer.prompting import PromptFormat, personal_messages
 from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair
 from trainer.user_models import UserModel
@@ -39,11 +39,15 @@ def held_out_losses(
     """The DPO loss −log σ(β h(u)) of each pair under its user's vector, in nats."""
     if not pairs:
         return []
-    own = [users.prefix(p.pair.user_id) for p in pairs]
+    vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in pairs}}
+    own = [vectors[p.pair.user_id] for p in pairs]
     rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     logps = response_logps(base.model, rows, own + own, max_tokens=config.forward_tokens)
     policy = PairLogps(*logps.view(2, -1))
-    losses = dpo_loss(policy, reference_logps(pairs, references, logps.device), config.beta)
+    reference = reference_logps(pairs, references, logps.device)
+    tokens = pair_tokens(pairs, logps.device)
+    # One scale whatever the recipe's loss is, so that the gate's bounds keep their meaning.
+    losses = sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
     return [float(loss) for loss in losses]
 
 
@@ -97,22 +101,30 @@ def probe_figures(
     adapter: AttachedAdapter,
     users: UserModel,
     *,
-    user_ids: Sequence[int],
+    writers: Sequence[int | None],
+    profiles: Mapping[int | None, str],
     messages: Sequence[tuple[Message, ...]],
     base_texts: BaseTexts,
     config: TrainConfig,
     seed: int,
 ) -> tuple[TextFigures, dict[str, TextFigures], tuple[dict[str, Any], ...]]:
-    """Let the generic user and `user_ids` write; one generate call for all of them.
+    """Let each of `writers` write (None: the generic user); one generate call for all of them.
+
+    Users write with their `profiles` in the prompt, as they are served; the base model reads what
+    they wrote without.
 
     Returns:
         Figures of the base model's texts, figures by writer, and the samples themselves.
     """
     prompts = PromptFormat(base.tokenizer, config.prefix_tokens)
     limit = config.gate.probe_new_tokens
-    writers: list[int | None] = [None, *user_ids]
-    probes = [Probe(prompt, users.prefix(user)) for user in writers for prompt in messages]
-    asked = [probe.messages for probe in probes]
+    vectors = [(user, users.prefix(user)) for user in writers]
+    probes = [
+        Probe(personal_messages(prompt, profiles.get(user, "")), prefix)
+        for user, prefix in vectors
+        for prompt in messages
+    ]
+    asked = list(messages) * len(writers)
     ids = write_texts(base, prompts, probes, new_tokens=limit, seed=seed)
     with adapter.disabled():
         texts = read_texts(base, prompts, asked, ids, max_tokens=config.forward_tokens)

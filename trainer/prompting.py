@@ -22,6 +22,7 @@ from trainer.types import Message
 
 _PREFIX_MARK = "\ue000PREFIX\ue000"
 _TEXT_MARK = "\ue000TEXT\ue000"
+_PROFILE_HEAD = "The user says about themselves:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,21 @@ class EncodedPrompt:
 
     token_ids: tuple[int, ...]
     prefix_start: int | None
+
+
+def personal_messages(messages: Sequence[Message], profile: str) -> tuple[Message, ...]:
+    """The messages of the personal condition: what users wrote about themselves stands first.
+
+    A system message of the prompt's own follows in the same turn. Serving, training and scoring
+    come here, so that all read the same prompt. Without a profile nothing changes.
+    """
+    if not profile:
+        return tuple(messages)
+    own = f"{_PROFILE_HEAD}\n{profile}"
+    if messages and messages[0]["role"] == "system":
+        own = f"{own}\n\n{messages[0]['content']}"
+        messages = messages[1:]
+    return ({"role": "system", "content": own}, *messages)
 
 
 class PromptFormat:
@@ -73,17 +89,18 @@ class PromptFormat:
         turns = [{"role": role, "content": _TEXT_MARK} for role in roles]
         if not with_prefix:
             return self._apply(turns)
-        if turns[0]["role"] == "system":
-            turns[0] = {"role": "system", "content": f"{_PREFIX_MARK}\n{_TEXT_MARK}"}
-            return self._apply(turns)
+        system = turns[0]["role"] == "system"
+        head = f"{_PREFIX_MARK}\n{_TEXT_MARK}" if system else _PREFIX_MARK
+        rest = turns[1:] if system else turns
         try:
-            text = self._apply([{"role": "system", "content": _PREFIX_MARK}, *turns])
+            text = self._apply([{"role": "system", "content": head}, *rest])
         except TemplateError:
             text = ""
         if _PREFIX_MARK in text:
             return text
-        first = {"role": turns[0]["role"], "content": f"{_PREFIX_MARK}\n{_TEXT_MARK}"}
-        return self._apply([first, *turns[1:]])
+        gap = "\n\n" if system else "\n"
+        first = {"role": rest[0]["role"], "content": f"{head}{gap}{_TEXT_MARK}"}
+        return self._apply([first, *rest[1:]])
 
     def _apply(self, turns: list[dict[str, str]]) -> str:
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

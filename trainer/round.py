@@ -46,16 +46,11 @@ from trainer.types import (
     RoundRequest,
     RoundResult,
 )
-from trainer.user_models import (
-    IndividualUserModel,
-    UserModel,
-    individual_from_tensors,
-    words_prefix,
-)
+from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 Report = Callable[[Progress], None]
 
-_SHAPING = ("prefix_tokens", "lora_rank", "lora_alpha", "lora_targets")
+_SHAPING = ("user_model", "prefix_tokens", "lora_rank", "lora_alpha", "lora_targets")
 _REFERENCE_ROWS = 8
 
 
@@ -64,6 +59,7 @@ class _Parent:
     """A verified parent version, as far as training goes on from it."""
 
     version: VersionTensors
+    adapter: bytes
     vectors: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
@@ -77,12 +73,9 @@ def write_initial(base: LanguageModel, config: TrainConfig, target: Path) -> str
     Raises:
         ValueError: the recipe does not fit the model. FileExistsError; OSError.
     """
-    generic = words_prefix(
-        base.model, base.tokenizer, config.prefix_init_text, config.prefix_tokens
-    )
     files = _files(
-        adapter=initial_adapter(base.model, config),
-        users=IndividualUserModel(generic, {}, ()),
+        adapter=safetensors.torch.save(initial_adapter(base.model, config)),
+        users=initial_users(base.model, base.tokenizer, config),
         optimizer={},
         config=config,
         metrics={"curve": [], "gate": None},
@@ -98,6 +91,9 @@ def run_round(
     clock: Callable[[], float] = time.perf_counter,
 ) -> RoundResult:
     """Train on `request.pairs`, judge, and write `request.output`, judged well or not.
+
+    A round of kind `vector` changes only what is the pairs' users' own: the adapter, what users
+    share and everybody else's vector are the parent's, bit for bit.
 
     The same base, request and thread count give the same tensors.
 
@@ -121,7 +117,10 @@ def run_round(
         raise RoundFailed(str(error)) from error
     references, fresh = _references(base, [*pairs, *held_out], request.config, report)
     learning = [pair.user_id for pair in request.pairs]
-    users = individual_from_tensors(parent.vectors, learning, base.device)
+    kind = request.config.user_model
+    users = users_from_tensors(kind, parent.vectors, learning, base.device)
+    whole = request.kind == "full"
+    recipe = request.config if whole else request.config.for_vector_round()
     with ExitStack() as stack:
         try:
             weights = parent.version.adapter
@@ -134,11 +133,14 @@ def run_round(
             adapter.parameters,
             users=users,
             references=references,
-            config=request.config,
+            config=recipe,
             state=parent.optimizer,
+            shared=whole,
         )
         started = clock()
-        curve = _train(learner, pairs, request, report, clock)
+        curve = _train(
+            learner, pairs, recipe, round_id=request.round_id, report=report, clock=clock
+        )
         train_s = clock() - started
         report(Progress(phase=Phase.GATE, step=0, steps=1))
         after = held_out_losses(base, users, held_out, references, request.config)
@@ -153,14 +155,15 @@ def run_round(
             change=change,
             base_texts=base_texts,
         )
-        trained, optimizer = adapter.tensors(), learner.state()
+        trained = safetensors.torch.save(adapter.tensors()) if whole else parent.adapter
+        optimizer = learner.state()
     report(Progress(phase=Phase.SAVE, step=0, steps=1))
     files = _files(
         adapter=trained,
         users=users,
         optimizer=optimizer,
         config=request.config,
-        metrics={"curve": curve, "gate": asdict(gate), "train_s": train_s},
+        metrics={"kind": request.kind, "curve": curve, "gate": asdict(gate), "train_s": train_s},
     )
     try:
         manifest = write_artifact(output, files, base_identity=base.identity)
@@ -187,11 +190,15 @@ def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
         optimizer = safetensors.torch.load(files[artifacts.TRAINER_STATE])
     except (ArtifactDamaged, KeyError) as error:
         raise RoundFailed(f"the parent version is damaged: {error}") from error
-    for name in _SHAPING:
+    clusters = ("clusters",) if request.config.user_model == "cluster" else ()
+    for name in (*_SHAPING, *clusters):
         old, new = getattr(version.config, name), getattr(request.config, name)
         if old != new:
-            raise RoundFailed(f"{name} is {new}, but the parent version was made with {old}")
-    return _Parent(version, vectors, optimizer)
+            raise RoundFailed(
+                f"{name} is {new}, but the parent version was made with {old}: "
+                "set it back, or begin with another data folder"
+            )
+    return _Parent(version, files[artifacts.ADAPTER_WEIGHTS], vectors, optimizer)
 
 
 @torch.no_grad()
@@ -229,24 +236,26 @@ def _references(
 def _train(
     learner: Learner,
     pairs: Sequence[PairRows],
-    request: RoundRequest,
+    config: TrainConfig,
+    *,
+    round_id: int,
     report: Report,
     clock: Callable[[], float],
 ) -> list[dict[str, float]]:
-    config = request.config
     steps = config.epochs * -(-len(pairs) // config.batch_pairs)
     batches = (
         (epoch, batch)
         for epoch in range(config.epochs)
         for batch in epoch_batches(
-            len(pairs), config.batch_pairs, seed=f"{config.seed}/{request.round_id}/{epoch}"
+            len(pairs), config.batch_pairs, seed=f"{config.seed}/{round_id}/{epoch}"
         )
     )
     curve: list[dict[str, float]] = []
     for step, (epoch, batch) in enumerate(batches, start=1):
         started = clock()
         try:
-            figures = learner.step([pairs[i] for i in batch])
+            some = [pairs[i] for i in batch]
+            figures = learner.step(some, adapter=epoch >= config.adapter_from_epoch)
         except RoundFailed as error:
             raise RoundFailed(f"{error} at step {step} of {steps}") from error
         curve.append({"step": step, "epoch": epoch, **figures, "s": clock() - started})
@@ -283,7 +292,12 @@ def _gate(
             base,
             adapter,
             users,
-            user_ids=probed_users(request.pairs, config.gate.probe_users),
+            writers=(
+                # In a vector round nobody else can write otherwise than before.
+                *((None,) if request.kind == "full" else ()),
+                *probed_users(request.pairs, config.gate.probe_users),
+            ),
+            profiles={pair.user_id: pair.profile for pair in request.pairs},
             messages=probe_messages(
                 request.probe_prompts, request.pairs, config.gate.probe_prompts
             ),
@@ -300,7 +314,7 @@ def _gate(
 
 def _files(
     *,
-    adapter: dict[str, Tensor],
+    adapter: bytes,
     users: UserModel,
     optimizer: dict[str, Tensor],
     config: TrainConfig,
@@ -310,7 +324,7 @@ def _files(
     return {
         artifacts.TRAIN_CONFIG: json.dumps(config.to_json(), indent=1).encode(),
         artifacts.ADAPTER_CONFIG: adapter_config_json(config),
-        artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter),
+        artifacts.ADAPTER_WEIGHTS: adapter,
         artifacts.USER_VECTORS: safetensors.torch.save(users.tensors()),
         artifacts.TRAINER_STATE: safetensors.torch.save(optimizer),
         artifacts.METRICS: json.dumps(metrics, indent=1, allow_nan=False).encode(),

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypedDict
 
 from trainer.config import TrainConfig
 
+RoundKind = Literal["full", "vector"]
+
 
 class Message(TypedDict):
     """One turn of a prompt."""
@@ -50,6 +52,8 @@ class PreferencePair:
         pair_id: the caller's key (the choice).
         user_id: integer key of the user; never parsed from text.
         messages: the prompt, earlier turns included; the last message is the user's.
+        profile: what the user had written about themselves when the responses were made; stands
+            in the prompt of the personal condition only (`prompting.personal_messages`).
     """
 
     pair_id: int
@@ -57,6 +61,7 @@ class PreferencePair:
     messages: tuple[Message, ...]
     chosen: ResponseTokens
     rejected: ResponseTokens
+    profile: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PreferencePair:
@@ -66,6 +71,7 @@ class PreferencePair:
             messages=tuple(data["messages"]),
             chosen=_response_from_json(data["chosen"]),
             rejected=_response_from_json(data["rejected"]),
+            profile=data["profile"],
         )
 
 
@@ -81,6 +87,7 @@ class RoundRequest:
 
     Attributes:
         round_id: names the round's directory.
+        kind: `full`, or `vector`: only what is the pairs' users' own learns, and fast.
         pairs: new and replayed pairs, trained on.
         held_out: pairs never trained on, for the gate.
         probe_prompts: prompts for the gate's generated texts.
@@ -96,6 +103,7 @@ class RoundRequest:
     parent: str
     output: str
     config: TrainConfig
+    kind: RoundKind = "full"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,6 +118,7 @@ class RoundRequest:
             parent=data["parent"],
             output=data["output"],
             config=TrainConfig.from_json(data["config"]),
+            kind=data["kind"],
         )
 
 

@@ -1,18 +1,23 @@
-"""User → prefix (P, H): the seam every user model fills, and the individual model.
+"""User → prefix (P, H): the seam every user model fills, the individual model, and which to take.
+
+    individual   e_u = e₀ + o_u, here
+    cluster      e_u = softmax(w_u) · V, in `trainer.cluster_users`
 
 Knows nothing of optimizers, rounds, files or people; a user is an integer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.artifacts import UserVectors
+from trainer.cluster_users import ClusterUserModel, cluster_from_tensors, clusters_near
+from trainer.config import TrainConfig, UserModelKind
+from trainer.user_vectors import UserVectors, served_vectors
 
 
 class UserModel(Protocol):
@@ -21,15 +26,18 @@ class UserModel(Protocol):
     def prefix(self, user_id: int | None) -> Tensor:
         """e_u, (P, H) fp32, differentiable; e₀ for None and for a user never met."""
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What a round learns, by names that stay the same through rounds.
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """What everybody's prefix is made of, by names that stay the same through rounds."""
 
-        A parameter that belongs to one user is a tensor of its own: outside that user's batches
-        its gradient is None, so that AdamW neither moves it nor advances its step count.
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """What belongs to one learning user, as `user.<id>`.
+
+        Each is a tensor of its own: outside that user's batches its gradient is None, so that
+        AdamW neither moves it nor advances its step count.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """`generic`, `user_ids` and `offsets` as `user_vectors.safetensors` keeps them."""
+        """What `user_vectors.safetensors` keeps, on the CPU (see `trainer.user_vectors`)."""
 
     def vectors(self) -> UserVectors:
         """The vectors as they would be served now, detached."""
@@ -61,10 +69,13 @@ class IndividualUserModel:
         offset = self._learned.get(user_id, self._frozen.get(user_id))
         return self._generic if offset is None else self._generic + offset
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """`generic` and one `user.<id>` per learning user."""
-        users = {f"user.{user}": offset for user, offset in self._learned.items()}
-        return {"generic": self._generic, **users}
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """`generic`: e₀."""
+        return {"generic": self._generic}
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """One o_u (P, H) per learning user, `user.<id>`."""
+        return {f"user.{user}": offset for user, offset in self._learned.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """generic (P, H), user_ids (N,) int64 ascending, offsets (N, P, H); on the CPU."""
@@ -80,9 +91,7 @@ class IndividualUserModel:
 
     def vectors(self) -> UserVectors:
         """e₀ and every e_u, detached."""
-        users = [*self._frozen, *self._learned]
-        personal = {user: self.prefix(user).detach() for user in users}
-        return UserVectors(self._generic.detach(), personal)
+        return served_vectors(self.tensors())
 
 
 def individual_from_tensors(
@@ -93,18 +102,44 @@ def individual_from_tensors(
     return IndividualUserModel(tensors["generic"].to(device), dict(offsets), learning)
 
 
-def words_prefix(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, prefix_tokens: int
-) -> Tensor:
-    """e₀ at the start: embeddings of the words of `text`, repeated or cut to (P, H) fp32.
+def initial_users(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: TrainConfig
+) -> UserModel:
+    """The user model before the first round: nobody is known, everything starts from words.
 
     Raises:
-        ValueError: `text` has no token.
+        ValueError: `prefix_init_text` has no token, or there are more clusters than words.
     """
+    words = _word_ids(tokenizer, config.prefix_init_text, config.prefix_tokens)
+    if config.user_model == "cluster":
+        table = _embedded(model, range(model.config.get_text_config().vocab_size))
+        clusters = clusters_near(table, words, config.clusters, seed=config.seed)
+        return ClusterUserModel(clusters, {}, ())
+    return IndividualUserModel(_embedded(model, words), {}, ())
+
+
+def users_from_tensors(
+    kind: UserModelKind,
+    tensors: Mapping[str, Tensor],
+    learning: Iterable[int],
+    device: torch.device,
+) -> UserModel:
+    """The user model `tensors` came from, on `device`; only `learning` users may change."""
+    if kind == "cluster":
+        return cluster_from_tensors(tensors, learning, device)
+    return individual_from_tensors(tensors, learning, device)
+
+
+def _word_ids(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> list[int]:
+    """The tokens of `text`, repeated or cut to `count`."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     if not ids:
         raise ValueError("prefix_init_text has no token")
-    repeated = (ids * prefix_tokens)[:prefix_tokens]
-    with torch.no_grad():
-        rows: Tensor = model.get_input_embeddings()(torch.tensor(repeated, device=model.device))
+    return (ids * count)[:count]
+
+
+@torch.no_grad()
+def _embedded(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    """(len(ids), H) fp32 on the CPU."""
+    rows: Tensor = model.get_input_embeddings()(torch.tensor(ids, device=model.device))
     return rows.float().cpu()

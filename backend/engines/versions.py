@@ -11,9 +11,10 @@ from torch import Tensor
 
 from backend.engines.base import Condition, VersionRef
 from backend.engines.weights import Weights, WeightSets
-from trainer.artifacts import ArtifactDamaged, UserVectors, load_version
+from trainer.artifacts import ArtifactDamaged, load_version
 from trainer.language_model import LanguageModel
 from trainer.prompting import PromptFormat
+from trainer.user_vectors import UserVectors
 
 
 @dataclass(frozen=True, slots=True)

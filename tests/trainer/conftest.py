@@ -69,10 +69,16 @@ def base(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
 
 
 @pytest.fixture
-def initial(base: LanguageModel, tmp_path: Path) -> Path:
+def recipe() -> TrainConfig:
+    """What `initial` is made by and `round_request` trains by; a module may override it."""
+    return CONFIG
+
+
+@pytest.fixture
+def initial(base: LanguageModel, recipe: TrainConfig, tmp_path: Path) -> Path:
     """Directory of the version before the first round."""
     path = tmp_path / "versions" / "initial"
-    write_initial(base, CONFIG, path)
+    write_initial(base, recipe, path)
     return path
 
 
@@ -106,7 +112,9 @@ def opposed_pairs(
 
 
 @pytest.fixture
-def round_request(tokenizer: PreTrainedTokenizerBase, initial: Path) -> Callable[..., RoundRequest]:
+def round_request(
+    tokenizer: PreTrainedTokenizerBase, initial: Path, recipe: TrainConfig
+) -> Callable[..., RoundRequest]:
     """Make a request; keyword arguments replace its defaults."""
 
     def make(**changes: object) -> RoundRequest:
@@ -117,7 +125,7 @@ def round_request(tokenizer: PreTrainedTokenizerBase, initial: Path) -> Callable
             "probe_prompts": (prompt("What is tea?"), prompt("Name a river.")),
             "parent": str(initial),
             "output": str(initial.parent / "round-1"),
-            "config": CONFIG,
+            "config": recipe,
         }
         return RoundRequest(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -15,7 +15,6 @@ from tests.trainer.conftest import CONFIG
 from trainer import artifacts
 from trainer.artifacts import (
     ArtifactDamaged,
-    UserVectors,
     load_version,
     manifest_sha256,
     sweep_partials,
@@ -23,6 +22,7 @@ from trainer.artifacts import (
     write_artifact,
 )
 from trainer.user_models import IndividualUserModel
+from trainer.user_vectors import UserVectors
 
 IDENTITY = "ab" * 32
 GENERIC = torch.arange(8.0).reshape(2, 4)

@@ -8,17 +8,23 @@ import torch
 from tests.trainer.conftest import CONFIG, opposed_pairs
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import pair_rows
+from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.prompting import PromptFormat
 from trainer.types import RoundFailed
-from trainer.user_models import IndividualUserModel, words_prefix
+from trainer.user_models import UserModel, initial_users, users_from_tensors
+
+
+def fresh_users(base: LanguageModel, config: TrainConfig) -> UserModel:
+    """Users 1 and 2, who know nothing yet."""
+    tensors = initial_users(base.model, base.tokenizer, config).tensors()
+    return users_from_tensors(config.user_model, tensors, [1, 2], base.device)
 
 
 def pieces(base: LanguageModel):
     """Users 1 and 2 with no offset yet, their pairs, and made-up reference log-probs."""
-    generic = words_prefix(base.model, base.tokenizer, CONFIG.prefix_init_text, 4)
-    users = IndividualUserModel(generic, {}, learning=[1, 2])
+    users = fresh_users(base, CONFIG)
     pairs = [pair_rows(p, PromptFormat(base.tokenizer, 4)) for p in opposed_pairs(base.tokenizer)]
     references = {
         response.response_id: -10.0 * len(response.token_ids)
@@ -153,7 +159,11 @@ def test_only_the_adapters_gradient_is_clipped_and_its_norm_is_reported_unclippe
             [p.grad.norm() for p in adapter.parameters.values() if p.grad is not None]
         ).norm()
         vectors = torch.stack(
-            [p.grad.norm() for p in users.named_parameters().values() if p.grad is not None]
+            [
+                p.grad.norm()
+                for p in (*users.shared_parameters().values(), *users.own_parameters().values())
+                if p.grad is not None
+            ]
         ).norm()
     assert figures["grad_norm"] > 1e-3
     assert clipped.item() == pytest.approx(1e-3, rel=1e-2)

@@ -5,19 +5,22 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import CONFIG, IDENTITY, opposed_pairs
+from tests.trainer.test_user_models import OWN, SHARED
 from trainer import artifacts
 from trainer.artifacts import load_version, verify
-from trainer.config import GateConfig
+from trainer.config import GateConfig, TrainConfig, UserModelKind
 from trainer.language_model import LanguageModel
 from trainer.probes import BaseTexts
 from trainer.round import run_round, write_initial
 from trainer.types import Phase, Progress, RoundFailed, RoundRequest, RoundResult
+from trainer.user_models import initial_users
 
 Request = Callable[..., RoundRequest]
 TENSORS = (artifacts.ADAPTER_WEIGHTS, artifacts.USER_VECTORS, artifacts.TRAINER_STATE)
@@ -26,6 +29,13 @@ TENSORS = (artifacts.ADAPTER_WEIGHTS, artifacts.USER_VECTORS, artifacts.TRAINER_
 def run(base: LanguageModel, request: RoundRequest, seen: list[Progress] | None = None):
     reports: list[Progress] = [] if seen is None else seen
     return run_round(base, request, reports.append, BaseTexts())
+
+
+@pytest.fixture(params=["individual", "cluster"])
+def recipe(request: pytest.FixtureRequest) -> TrainConfig:
+    """Every round here is run with both user models."""
+    kind: UserModelKind = request.param
+    return replace(CONFIG, user_model=kind, clusters=6, learning_rate_cluster_weights=0.5)
 
 
 def epoch_means(result: RoundResult, name: str) -> list[float]:
@@ -38,22 +48,20 @@ def epoch_means(result: RoundResult, name: str) -> list[float]:
 
 
 def test_the_initial_version_is_e0_from_words_and_an_adapter_without_effect(
-    base: LanguageModel, initial: Path
+    base: LanguageModel, recipe: TrainConfig, initial: Path
 ) -> None:
     version = load_version(initial, base_identity=IDENTITY)
-    ids = base.tokenizer.encode(CONFIG.prefix_init_text)[:4]
-    embedding = base.model.get_input_embeddings()
-    assert isinstance(embedding, torch.nn.Embedding)
-    assert torch.equal(version.vectors.generic, embedding.weight[ids])
+    start = initial_users(base.model, base.tokenizer, recipe)
+    assert torch.equal(version.vectors.generic, start.prefix(None))
     assert version.vectors.personal == {}
     assert all(not t.any() for name, t in version.adapter.items() if "lora_B" in name)
-    assert version.config == CONFIG
+    assert version.config == recipe
 
 
 def test_opposed_tastes_are_learned_and_the_round_passes(
-    base: LanguageModel, round_request: Request
+    base: LanguageModel, recipe: TrainConfig, round_request: Request
 ) -> None:
-    config = replace(CONFIG, epochs=8)
+    config = replace(recipe, epochs=8)
     result = run(base, round_request(config=config))
     loss, accuracy = epoch_means(result, "loss"), epoch_means(result, "accuracy")
     assert loss[-1] < loss[0] - 0.5
@@ -86,7 +94,7 @@ def test_progress_tells_every_phase_in_order(base: LanguageModel, round_request:
 
 
 def test_the_same_inputs_give_the_same_bytes(
-    base: LanguageModel, round_request: Request, initial: Path
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
 ) -> None:
     outputs = [initial.parent / "one", initial.parent / "two"]
     results = [run(base, round_request(output=str(output))) for output in outputs]
@@ -94,7 +102,7 @@ def test_the_same_inputs_give_the_same_bytes(
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
     assert results[0].gate == results[1].gate
     other = initial.parent / "other"
-    run(base, round_request(output=str(other), config=replace(CONFIG, seed=9)))
+    run(base, round_request(output=str(other), config=replace(recipe, seed=9)))
     assert (outputs[0] / TENSORS[0]).read_bytes() != (other / TENSORS[0]).read_bytes()
 
 
@@ -121,7 +129,7 @@ def test_the_base_model_is_as_before_and_memory_does_not_grow(
 
 
 def test_a_child_goes_on_from_its_parent(
-    base: LanguageModel, round_request: Request, initial: Path, tokenizer
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path, tokenizer
 ) -> None:
     first = run(base, round_request(pairs=opposed_pairs(tokenizer, users=(1, 2))))
     second_path = initial.parent / "round-2"
@@ -142,14 +150,15 @@ def test_a_child_goes_on_from_its_parent(
     ]
     assert vectors[1]["user_ids"].tolist() == [1, 2, 5]
     # User 1 took no part: offset and optimizer state are the same bits.
-    assert torch.equal(vectors[0]["offsets"][0], vectors[1]["offsets"][0])
-    assert not torch.equal(vectors[0]["offsets"][1], vectors[1]["offsets"][1])
+    own = OWN[recipe.user_model]
+    assert torch.equal(vectors[0][own][0], vectors[1][own][0])
+    assert not torch.equal(vectors[0][own][1], vectors[1][own][1])
     for name in states[0]:
         if name.startswith("vectors/user.1/"):
             assert torch.equal(states[0][name], states[1][name])
-    # The generic vector took part in every step of both rounds, user 5 only in the second's.
-    generic = [state["vectors/generic/step"].item() for state in states]
-    assert generic == [6, 12]
+    # What all share took part in every step of both rounds, user 5 only in the second's.
+    shared = SHARED[recipe.user_model]
+    assert [state[f"vectors/{shared}/step"].item() for state in states] == [6, 12]
     user_2 = [state["vectors/user.2/step"].item() for state in states]
     assert user_2[0] < user_2[1]
     assert states[1]["vectors/user.5/step"].item() <= 6
@@ -195,9 +204,9 @@ def test_held_out_pairs_are_measured_and_never_trained_on(
 
 
 def test_a_refused_round_is_kept_with_its_reasons_and_samples(
-    base: LanguageModel, round_request: Request
+    base: LanguageModel, recipe: TrainConfig, round_request: Request
 ) -> None:
-    strict = replace(CONFIG, gate=replace(CONFIG.gate, max_nll_rise_nats=-100.0))
+    strict = replace(recipe, gate=replace(recipe.gate, max_nll_rise_nats=-100.0))
     result = run(base, round_request(config=strict))
     assert not result.gate.passed
     assert any("user 1: generated texts are unlike language" in r for r in result.gate.reasons)
@@ -212,9 +221,9 @@ def test_a_refused_round_is_kept_with_its_reasons_and_samples(
 
 
 def test_training_that_explodes_fails_and_leaves_nothing(
-    base: LanguageModel, round_request: Request, initial: Path
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
 ) -> None:
-    hot = replace(CONFIG, learning_rate_adapter=1e30, learning_rate_vector=1e30)
+    hot = replace(recipe, learning_rate_adapter=1e30, learning_rate_vector=1e30)
     modules = [id(module) for module in base.model.modules()]
     with pytest.raises(RoundFailed, match="infinite or undefined at step 2 of 6"):
         run(base, round_request(config=hot))
@@ -223,10 +232,10 @@ def test_training_that_explodes_fails_and_leaves_nothing(
 
 
 def test_an_explosion_in_the_last_step_is_refused_by_the_gate(
-    base: LanguageModel, round_request: Request, tokenizer
+    base: LanguageModel, recipe: TrainConfig, round_request: Request
 ) -> None:
     config = replace(
-        CONFIG, epochs=1, batch_pairs=100, learning_rate_adapter=1e30, learning_rate_vector=1e30
+        recipe, epochs=1, batch_pairs=100, learning_rate_adapter=1e30, learning_rate_vector=1e30
     )
     result = run(base, round_request(config=config))
     assert not result.gate.passed
@@ -237,8 +246,6 @@ def test_an_explosion_in_the_last_step_is_refused_by_the_gate(
     ("changes", "message"),
     [
         ({"pairs": ()}, "no pairs"),
-        ({"config": replace(CONFIG, lora_rank=8)}, "lora_rank is 8, but the parent"),
-        ({"config": replace(CONFIG, prefix_tokens=9)}, "prefix_tokens is 9"),
         ({"parent": "/nowhere"}, "parent version is damaged"),
     ],
 )
@@ -247,6 +254,36 @@ def test_what_cannot_be_trained_is_refused_in_words(
 ) -> None:
     with pytest.raises(RoundFailed, match=message):
         run(base, round_request(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_rank": 8}, "lora_rank is 8, but the parent version was made with 4"),
+        ({"prefix_tokens": 9}, "prefix_tokens is 9"),
+        ({"user_model": "other"}, "user_model is other, .*: set it back, or begin with another"),
+    ],
+)
+def test_settings_that_shape_a_version_cannot_change_later(
+    base: LanguageModel,
+    recipe: TrainConfig,
+    round_request: Request,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(RoundFailed, match=message):
+        run(base, round_request(config=replace(recipe, **changes)))
+
+
+def test_the_number_of_clusters_matters_to_the_cluster_model_only(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request
+) -> None:
+    request = round_request(config=replace(recipe, clusters=7))
+    if recipe.user_model == "cluster":
+        with pytest.raises(RoundFailed, match=r"clusters is 7, but the parent .* made with 6"):
+            run(base, request)
+    else:
+        assert run(base, request).curve
 
 
 def test_a_damaged_parent_is_refused(

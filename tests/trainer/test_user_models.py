@@ -1,73 +1,156 @@
+"""The contract of every user model, and what is each one's own."""
+
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from trainer.user_models import IndividualUserModel, individual_from_tensors, words_prefix
+from tests.trainer.conftest import CONFIG
+from trainer.cluster_users import clusters_near
+from trainer.config import UserModelKind
+from trainer.user_models import UserModel, initial_users, users_from_tensors
+from trainer.user_vectors import served_vectors
 
+CPU = torch.device("cpu")
 GENERIC = torch.arange(6.0).reshape(2, 3) / 7
-KNOWN = {4: torch.full((2, 3), 0.3), 9: torch.full((2, 3), -0.1)}
+CLUSTERS = torch.stack([GENERIC, GENERIC + 1, GENERIC - 2, GENERIC * 3])
+USERS = torch.tensor([4, 9])
+KEPT: dict[UserModelKind, dict[str, Tensor]] = {
+    "individual": {
+        "generic": GENERIC,
+        "user_ids": USERS,
+        "offsets": torch.stack([torch.full((2, 3), 0.3), torch.full((2, 3), -0.1)]),
+    },
+    "cluster": {
+        "clusters": CLUSTERS,
+        "user_ids": USERS,
+        "weights": torch.tensor([[0.5, -1.0, 2.0, 0.0], [0.0, 0.1, 0.2, 0.3]]),
+    },
+}
+OWN = {"individual": "offsets", "cluster": "weights"}
+SHARED = {"individual": "generic", "cluster": "clusters"}
 
 
-def test_a_new_user_is_exactly_the_generic_user() -> None:
-    users = IndividualUserModel(GENERIC, KNOWN, learning=[5])
+@pytest.fixture(params=["individual", "cluster"])
+def kind(request: pytest.FixtureRequest) -> UserModelKind:
+    found: UserModelKind = request.param
+    return found
+
+
+def make(kind: UserModelKind, learning: Iterable[int]) -> UserModel:
+    """Users 4 and 9 are known."""
+    return users_from_tensors(kind, KEPT[kind], learning, CPU)
+
+
+def test_a_new_user_is_exactly_the_generic_user(kind: UserModelKind) -> None:
+    users = make(kind, [5])
     assert torch.equal(users.prefix(5), users.prefix(None))
     assert torch.equal(users.prefix(12345), users.prefix(None))
-    assert torch.equal(users.vectors().vector(5), GENERIC)
+    vectors = users.vectors()
+    assert torch.equal(vectors.vector(5), vectors.generic)
+    assert not torch.equal(vectors.vector(4), vectors.generic)
 
 
-def test_a_users_vector_is_generic_plus_offset() -> None:
-    users = IndividualUserModel(GENERIC, KNOWN, learning=[4])
-    assert torch.equal(users.prefix(4), GENERIC + KNOWN[4])
-    assert torch.equal(users.prefix(9), GENERIC + KNOWN[9])
+def test_what_is_served_is_what_was_trained_bit_for_bit(kind: UserModelKind) -> None:
+    users = make(kind, [4])
+    served = served_vectors(users.tensors())
+    for user in (None, 4, 9, 77):
+        assert torch.equal(users.prefix(user), served.vector(user))
+        assert torch.equal(users.prefix(user), users.vectors().vector(user))
 
 
-def test_only_learning_users_have_parameters() -> None:
-    users = IndividualUserModel(GENERIC, KNOWN, learning=[9, 2, 9])
-    assert set(users.named_parameters()) == {"generic", "user.2", "user.9"}
+def test_only_learning_users_have_parameters(kind: UserModelKind) -> None:
+    users = make(kind, [9, 2, 9])
+    assert set(users.own_parameters()) == {"user.2", "user.9"}
+    assert set(users.shared_parameters()) == {SHARED[kind]}
 
 
-def test_a_user_outside_the_batch_gets_no_gradient_and_does_not_drift_by_one_bit() -> None:
-    users = IndividualUserModel(GENERIC, KNOWN, learning=[4, 9])
-    parameters = users.named_parameters()
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.0)
+def test_a_user_outside_the_batch_gets_no_gradient_and_does_not_drift_by_one_bit(
+    kind: UserModelKind,
+) -> None:
+    users = make(kind, [4, 9])
+    own = users.own_parameters()
+    parameters = [*users.shared_parameters().values(), *own.values()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.0)
     for user in (4, 9, 9):  # user 4 has momentum from the first step
         optimizer.zero_grad()
-        before = users.tensors()["offsets"]
+        before = users.tensors()[OWN[kind]]
         users.prefix(user).square().sum().backward()
         other = {4: 9, 9: 4}[user]
-        assert parameters[f"user.{other}"].grad is None
+        assert own[f"user.{other}"].grad is None
         optimizer.step()
-        after = users.tensors()["offsets"]
+        after = users.tensors()[OWN[kind]]
         row = {4: 0, 9: 1}
         assert torch.equal(before[row[other]], after[row[other]])
         assert not torch.equal(before[row[user]], after[row[user]])
-    assert optimizer.state[parameters["user.4"]]["step"].item() == 1
-    assert optimizer.state[parameters["user.9"]]["step"].item() == 2
+    assert optimizer.state[own["user.4"]]["step"].item() == 1
+    assert optimizer.state[own["user.9"]]["step"].item() == 2
 
 
-def test_tensors_round_trip_bit_for_bit() -> None:
-    users = IndividualUserModel(GENERIC, KNOWN, learning=[1])
-    tensors = users.tensors()
+def test_tensors_round_trip_bit_for_bit(kind: UserModelKind) -> None:
+    tensors = make(kind, [1]).tensors()
     assert tensors["user_ids"].tolist() == [1, 4, 9]
-    again = individual_from_tensors(tensors, [9], torch.device("cpu")).tensors()
+    again = users_from_tensors(kind, tensors, [9], CPU).tensors()
+    assert tensors.keys() == again.keys()
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
-def test_without_users_the_offsets_are_empty() -> None:
-    tensors = IndividualUserModel(GENERIC, {}, ()).tensors()
-    assert tensors["offsets"].shape == (0, 2, 3)
-    assert individual_from_tensors(tensors, (), torch.device("cpu")).vectors().personal == {}
+def test_nobody_is_known_at_the_start(kind: UserModelKind, base) -> None:
+    config = replace(CONFIG, user_model=kind, clusters=3)
+    users = initial_users(base.model, base.tokenizer, config)
+    tensors = users.tensors()
+    assert len(tensors[OWN[kind]]) == len(tensors["user_ids"]) == 0
+    assert users_from_tensors(kind, tensors, (), CPU).vectors().personal == {}
+    again = initial_users(base.model, base.tokenizer, config).tensors()
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
-def test_words_prefix_is_word_embeddings_cut_and_repeated(base) -> None:
+def test_no_words_are_refused(kind: UserModelKind, base) -> None:
+    config = replace(CONFIG, user_model=kind, prefix_init_text="")
+    with pytest.raises(ValueError, match="no token"):
+        initial_users(base.model, base.tokenizer, config)
+
+
+def test_an_individual_vector_is_generic_plus_offset() -> None:
+    users = make("individual", [4])
+    offsets = KEPT["individual"]["offsets"]
+    assert torch.equal(users.prefix(4), GENERIC + offsets[0])
+    assert torch.equal(users.prefix(9), GENERIC + offsets[1])
+
+
+def test_an_individual_start_is_word_embeddings_cut_and_repeated(base) -> None:
     ids = base.tokenizer.encode("Be kind.", add_special_tokens=False)
     weight = base.model.get_input_embeddings().weight
-    prefix = words_prefix(base.model, base.tokenizer, "Be kind.", len(ids) + 1)
-    assert torch.equal(prefix, weight[[*ids, ids[0]]])
-    assert torch.equal(words_prefix(base.model, base.tokenizer, "Be kind.", 1), weight[ids[:1]])
+    for count, expected in ((len(ids) + 1, [*ids, ids[0]]), (1, ids[:1])):
+        config = replace(CONFIG, prefix_init_text="Be kind.", prefix_tokens=count)
+        generic = initial_users(base.model, base.tokenizer, config).prefix(None)
+        assert torch.equal(generic, weight[expected])
 
 
-def test_words_prefix_refuses_no_words(base) -> None:
-    with pytest.raises(ValueError, match="no token"):
-        words_prefix(base.model, base.tokenizer, "", 4)
+def test_a_cluster_vector_is_a_weighted_mean_by_hand() -> None:
+    # Weights (ln 3, 0) of two prefixes: softmax (3/4, 1/4).
+    tensors = {
+        "clusters": torch.tensor([[[4.0, 0.0]], [[0.0, 8.0]]]),
+        "user_ids": torch.tensor([6]),
+        "weights": torch.tensor([[1.0986123, 0.0]]),
+    }
+    users = users_from_tensors("cluster", tensors, [], CPU)
+    assert users.prefix(6).tolist() == [pytest.approx([3.0, 2.0])]
+    assert users.prefix(None).tolist() == [pytest.approx([2.0, 4.0])]  # the mean
+
+
+def test_clusters_start_from_the_nearest_words_none_dealt_twice() -> None:
+    angles = torch.arange(12.0) / 10
+    table = torch.stack([angles.cos(), angles.sin()], dim=1)  # words on an arc, neighbours in order
+    clusters = clusters_near(table, [0, 11, 0], 3, seed=1)
+    assert clusters.shape == (3, 3, 2)
+    for place, nearest in enumerate(([0, 1, 2], [9, 10, 11], [0, 1, 2])):
+        dealt = sorted(table.tolist().index(word) for word in clusters[:, place].tolist())
+        assert dealt == nearest
+    assert not torch.equal(clusters, clusters_near(table, [0, 11, 0], 3, seed=2))
+    with pytest.raises(ValueError, match="only 12 words for 13 clusters"):
+        clusters_near(table, [0], 13, seed=1)

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from backend.engines.base import Condition, GenerationRequest, Priority, Sampling, VersionRef
 from backend.engines.calls import Call, CallQueue, Row
 from backend.engines.versions import LoadedVersion
-from trainer.artifacts import UserVectors
 from trainer.prompting import EncodedPrompt, PromptFormat
+from trainer.user_vectors import UserVectors
 
 
 def call(number: int, rows: int = 2, priority: Priority = Priority.INTERACTIVE) -> Call:
