@@ -7,11 +7,13 @@ else sees all of the house.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -23,15 +25,17 @@ from backend.administration import Administration
 from backend.auth import Accounts
 from backend.base_model import BaseModel
 from backend.comparisons import Desk
-from backend.engines.base import Engine, Sampling
+from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.engines.local import LocalEngine
-from backend.errors import ConfigurationError
+from backend.errors import AttuneError, ConfigurationError
 from backend.insights import Insights
 from backend.lease import Lease, this_process
 from backend.making import Maker
 from backend.oauth import HuggingFaceLogin
 from backend.passwords import Passwords
+from backend.persona_cast import rules_from
+from backend.personas import Personas
 from backend.prefetch import Prefetcher
 from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
@@ -49,6 +53,7 @@ from ui.compare import build_compare
 from ui.guide import add_guide
 from ui.lab import build_lab
 
+_log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 3600.0
 
 
@@ -84,9 +89,6 @@ def build(ground: Ground) -> FastAPI:
         versions.follow()
     except ValueError as error:  # the recipe's adapter does not fit this model
         raise ConfigurationError(f"cannot tune the model {settings.model}: {error}") from error
-    desk = _make_desk(ground, engine, versions)
-    training = _make_training(ground, engine, versions, model)
-    ground.announce("opening the pages")
     accounts = Accounts(
         database,
         passwords=Passwords(),
@@ -95,6 +97,9 @@ def build(ground: Ground) -> FastAPI:
         guests=settings.guests,
         session_days=settings.session_days,
     )
+    desk, personas = _make_desk(ground, engine, versions, accounts)
+    training = _make_training(ground, engine, versions, model)
+    ground.announce("opening the pages")
     insights = Insights(
         database,
         identity=engine.model_identity,
@@ -111,6 +116,7 @@ def build(ground: Ground) -> FastAPI:
     if model is not None and settings.trainer:
         jobs.append(Job("tick", training.tick, settings.tick_s))
     ground.closing.callback(start_scheduler(jobs).shutdown)
+    _start_personas(settings, personas)
     return web
 
 
@@ -146,7 +152,10 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
         raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
 
 
-def _make_desk(ground: Ground, engine: Engine, versions: Versions) -> Desk:
+def _make_desk(
+    ground: Ground, engine: Engine, versions: Versions, accounts: Accounts
+) -> tuple[Desk, Personas]:
+    """The people's desk, and the personas at one of their own."""
     settings, database, closing = ground.settings, ground.database, ground.closing
     rng = random.SystemRandom()
     maker = Maker(
@@ -162,20 +171,36 @@ def _make_desk(ground: Ground, engine: Engine, versions: Versions) -> Desk:
         clock=now,
         rng=rng,
     )
-    # Closed last first: no new pairs, then the engine gives up its own, then the maker lets go.
+    make_desk = partial(
+        Desk, database, maker, max_prompt_chars=settings.max_prompt_chars, clock=now, rng=rng
+    )
+    simulated = make_desk(pair_taken=lambda _user_id: None, priority=Priority.SIMULATED)
+    personas = Personas(
+        simulated,
+        accounts,
+        rng=rng,
+        noise=settings.persona_noise,
+        side_bias=settings.persona_side_bias,
+        limit=settings.persona_choices or None,
+    )
+    # Closed last first: no new pairs, then the engine gives up its own, then whoever waits for one
+    # and the maker let go.
     closing.callback(maker.close)
+    closing.callback(personas.close)
     closing.callback(engine.close)
+    closing.callback(personas.stop)
     prefetcher = Prefetcher(database, engine, maker, target=settings.prefetch, clock=now, rng=rng)
     closing.callback(prefetcher.close)
     versions.on_swap(prefetcher.look_again)
-    return Desk(
-        database,
-        maker,
-        max_prompt_chars=settings.max_prompt_chars,
-        clock=now,
-        rng=rng,
-        pair_taken=prefetcher.wanted,
-    )
+    return make_desk(pair_taken=prefetcher.wanted), personas
+
+
+def _start_personas(settings: Settings, personas: Personas) -> None:
+    try:
+        if rules := rules_from(settings.personas):
+            personas.start(rules)
+    except AttuneError as error:  # an account was disabled: no reason to keep people out
+        _log.warning("no personas: %s", error)
 
 
 def _make_training(

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -31,8 +32,9 @@ def add_user(
     password_hash: str | None = None,
     hf_subject: str | None = None,
     is_guest: bool = False,
+    persona: dict[str, Any] | None = None,
 ) -> User:
-    """A new annotator.
+    """A new annotator; with a `persona`, a simulated one.
 
     Raises:
         Conflict: the name (or the Hugging Face account) was taken, perhaps this very moment.
@@ -43,6 +45,8 @@ def add_user(
         password_hash=password_hash,
         hf_subject=hf_subject,
         is_guest=is_guest,
+        is_simulated=persona is not None,
+        persona=persona,
         role="annotator",
         created_at=now,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
@@ -243,6 +243,27 @@ class Accounts:
             user.password_hash = hashed
             queries.revoke_sessions(session, user.id, now)
             return self._open(session, user, now)
+
+    def simulated(self, username: str, persona: dict[str, Any]) -> CurrentUser:
+        """The account of a persona, found or new: no password, no session, no way in.
+
+        Args:
+            persona: what the row says of it from now on.
+
+        Raises:
+            NotAllowed: disabled. Conflict: a person has this name, or it was made this moment.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            user = queries.user_by_key(session, username.casefold(), lock=True)
+            if user is None:
+                user = account_rows.add_user(session, now, username, persona=persona)
+            if not user.is_simulated:
+                raise Conflict(f"{username} is a person's account.")
+            if user.disabled_at is not None:
+                raise NotAllowed(f"The account '{username}' is disabled.")
+            user.persona, user.seen_at = persona, now
+            return describe(user)
 
     def sign_out(self, token: str) -> None:
         """Revoke the session; an unknown one is as good as gone."""

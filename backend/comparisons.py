@@ -48,7 +48,12 @@ class ComparisonView:
 
 
 class Desk:
-    """The annotator's use cases. `pair_taken(user_id)` is called when a next one will be wanted."""
+    """The annotator's use cases.
+
+    Args:
+        pair_taken: called with the user's id when a next one will be wanted.
+        priority: of the comparisons that stream in.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Desk:
         clock: Callable[[], datetime],
         rng: random.Random,
         pair_taken: Callable[[int], None],
+        priority: Priority = Priority.INTERACTIVE,
     ) -> None:
         self._database = database
         self._maker = maker
@@ -66,6 +72,7 @@ class Desk:
         self._clock = clock
         self._rng = rng
         self._pair_taken = pair_taken
+        self._priority = priority
 
     def ready(self, user_id: int) -> ComparisonView | None:
         """The open comparison, or a prefetched one (now shown); None when neither exists."""
@@ -110,7 +117,7 @@ class Desk:
             session.flush()
             own = _prompt_text(prompt)
         try:
-            making = self._maker.start(user_id, own, Priority.INTERACTIVE, shown=True)
+            making = self._maker.start(user_id, own, self._priority, shown=True)
         except ValueError as error:
             raise InvalidInput("That is too long for this model. Please shorten it.") from error
         yield from self._watch(user_id, making)
@@ -211,7 +218,7 @@ class Desk:
 
     def _start_from_bank(self, user_id: int) -> Making:
         prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
-        return self._maker.start(user_id, prompt, Priority.INTERACTIVE, shown=True)
+        return self._maker.start(user_id, prompt, self._priority, shown=True)
 
     def _watch(self, user_id: int, making: Making) -> Iterator[ComparisonView]:
         """Views of a comparison being made, then the stored one."""

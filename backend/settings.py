@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from backend.errors import ConfigurationError
+from backend.errors import ConfigurationError, InvalidInput
+from backend.persona_cast import DEFAULT_CHOICES, DEFAULT_NOISE, rules_from
 
 _PREFIX = "ATTUNE_"
 
@@ -92,9 +93,32 @@ class Settings(BaseModel):
     round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
     learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
     learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
+    personas: str = Field(
+        "",
+        description="Simulated users that choose from the start on: how many (2, 4, 6 or 8), or "
+        "names of rules, separated by commas.",
+    )
+    persona_choices: int = Field(
+        DEFAULT_CHOICES, ge=0, description="A persona stops after so many choices; 0: never."
+    )
+    persona_noise: float = Field(
+        DEFAULT_NOISE, ge=0, le=1, description="Probability of a persona's verdict at random."
+    )
+    persona_side_bias: float = Field(
+        0.0, ge=0, le=1, description="Probability of a persona's taking side A unread."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."
     )
+
+    @field_validator("personas")
+    @classmethod
+    def _names_personas(cls, words: str) -> str:
+        try:
+            rules_from(words)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return words
 
     @property
     def resolved_engine_threads(self) -> int:
@@ -134,7 +158,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{_PREFIX}{str(first['loc'][0]).upper()}"
-        raise ConfigurationError(f"{name}={first['input']!r}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}={first['input']!r}: {why}") from None
+
+
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with other settings: for the `app.py` that is to read it."""
+    return {**os.environ, **{f"{_PREFIX}{name.upper()}": v for name, v in settings.items()}}
 
 
 def _space_values(environ: Mapping[str, str]) -> dict[str, str]:

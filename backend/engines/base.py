@@ -34,6 +34,7 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0  # someone is waiting
     PREFETCH = 1
+    SIMULATED = 2  # nobody waits: a persona's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,8 @@ class Engine(Protocol):
         user_id: int | None,
     ) -> tuple[float, ...]:
         """Summed log-probs (nats) of each response's token ids under the live version.
+
+        Gives way, for a moment, to responses that somebody waits for.
 
         Raises:
             EngineClosed, EngineFailed. backend.errors.Unavailable: no version was swapped in yet.

@@ -77,8 +77,8 @@ class Call:
         self._started_s: float | None = None
 
     @property
-    def is_prefetch(self) -> bool:
-        return self.order[0] is Priority.PREFETCH
+    def someone_waits(self) -> bool:
+        return self.order[0] is Priority.INTERACTIVE
 
     def start(self) -> None:
         self._started_s = time.perf_counter()
@@ -113,12 +113,16 @@ class CallQueue:
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        # Prefetched work leaves room for one pair that somebody waits for.
-        self._max_prefetch_rows = max(2, max_rows - 2)
+        # Work that nobody waits for leaves room for one pair that somebody waits for.
+        self._max_patient_rows = max(2, max_rows - 2)
         self._waiting: list[Call] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def someone_waits(self) -> bool:
+        return any(call.someone_waits for call in self._waiting)
 
     def put(self, call: Call) -> None:
         self._waiting.append(call)
@@ -132,7 +136,7 @@ class CallQueue:
         if not self._waiting:
             return None
         head = self._waiting[0]
-        limit = self._max_prefetch_rows if head.is_prefetch else self._max_rows
+        limit = self._max_rows if head.someone_waits else self._max_patient_rows
         if running_rows and running_rows + len(head.rows) > limit:
             return None
         return self._waiting.pop(0)

@@ -31,6 +31,8 @@ def test_values_are_read_and_typed() -> None:
         ({"ATTUNE_PORT": "many"}, "ATTUNE_PORT='many'"),
         ({"ATTUNE_SIGNUP": "maybe"}, "ATTUNE_SIGNUP='maybe'"),
         ({"ATTUNE_PREFETCH": "-1"}, "ATTUNE_PREFETCH='-1'"),
+        ({"ATTUNE_PERSONAS": "5"}, "ATTUNE_PERSONAS='5': Personas come in opposed pairs"),
+        ({"ATTUNE_PERSONAS": "warm,sobr"}, "did you mean sober?"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(environ: dict[str, str], words: str) -> None:
