@@ -39,9 +39,13 @@ class Chip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRow:
-    """One round in the lab's table; `progress` is empty unless it is running."""
+    """One round in the lab's table; `progress` is empty unless it is running.
+
+    `kind` is `full`, or `vector` for new users' vectors alone.
+    """
 
     id: int
+    kind: str
     status: str
     started_at: datetime
     seconds: float | None
@@ -206,6 +210,7 @@ def _round_row(row: Round) -> RoundRow:
     ended = row.ended_at
     return RoundRow(
         id=row.id,
+        kind=row.kind,
         status=row.status,
         started_at=row.started_at,
         seconds=(ended - row.started_at).total_seconds() if ended else None,

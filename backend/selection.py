@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -54,12 +54,35 @@ def is_due(
     """
     if not teaches(waiting):
         return False
-    if failures and last_failure is not None:
-        backoff = timedelta(seconds=15 * 2 ** min(failures - 1, _LONGEST_BACKOFF_DOUBLINGS))
-        if now - last_failure < backoff:
-            return False
+    if backs_off(now, failures, last_failure):
+        return False
     oldest = min(candidate.chosen_at for candidate in waiting)
     return len(waiting) >= min_choices or now - oldest >= max_wait
+
+
+def backs_off(now: datetime, failures: int, last_failure: datetime | None) -> bool:
+    """Whether it is too early to try again after `failures` rounds in a row that came to nothing.
+
+    The wait begins at 15 s and doubles with each, up to 16 minutes.
+    """
+    if not failures or last_failure is None:
+        return False
+    doublings = min(failures - 1, _LONGEST_BACKOFF_DOUBLINGS)
+    return now - last_failure < timedelta(seconds=15 * 2**doublings)
+
+
+def new_users(
+    waiting: Sequence[Candidate], *, choices: int, served: Collection[int], limit: int
+) -> tuple[int, ...]:
+    """Users whose vector a vector round should train now, whoever chose first in front.
+
+    Args:
+        choices: so many waiting pairs make a user ready; 0 means nobody ever is.
+        served: users who have had what a new user gets.
+        limit: at most so many users in one round.
+    """
+    pairs = Counter(c.user_id for c in waiting if c.use == "new" and c.user_id not in served)
+    return tuple(user for user, count in pairs.items() if 0 < choices <= count)[:limit]
 
 
 def pick_new(waiting: Sequence[Candidate], *, limit: int, user_cap: int) -> list[Candidate]:

@@ -26,12 +26,13 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def rounds(rows: Iterable[RoundRow]) -> str:
     """Newest first: what went in, what came out, and why not."""
-    headings = ("Round>", "Status", "Started", "Pairs: new + replay>", "Loss>")
+    headings = ("Round>", "Kind", "Status", "Started", "Pairs: new + replay>", "Loss>")
     return table(
         (*headings, "Accuracy>", "Seconds>", ""),
         (
             (
                 str(row.id),
+                row.kind,
                 row.status,
                 moment(row.started_at),
                 f"{row.new_pairs} + {row.replay_pairs}",

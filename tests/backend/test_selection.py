@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.selection import Candidate, is_due, pick_new, pick_replay, use_of
+from backend.selection import Candidate, is_due, new_users, pick_new, pick_replay, use_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -64,6 +64,24 @@ def test_a_failed_round_is_tried_again_later_and_later() -> None:
     assert not _due(waiting, failures=3, last_failure=NOW - timedelta(seconds=59))
     assert _due(waiting, failures=3, last_failure=NOW - timedelta(seconds=60))
     assert _due(waiting, failures=50, last_failure=NOW - timedelta(hours=1))
+
+
+def test_a_new_user_is_ready_with_enough_pairs_whoever_chose_first_in_front() -> None:
+    waiting = [
+        *_candidates(3, user=7),
+        *_candidates(2, user=1, start=50),
+        *_candidates(2, user=1, use="held_out", start=60),
+        *_candidates(5, user=2, start=70),
+        *_candidates(5, user=3, start=80),
+    ]
+    assert new_users(waiting, choices=3, served=(), limit=9) == (7, 2, 3)
+    assert new_users(waiting, choices=3, served={2}, limit=9) == (7, 3)
+    assert new_users(waiting, choices=3, served=(), limit=2) == (7, 2)
+    assert new_users(waiting, choices=2, served=(), limit=9) == (7, 1, 2, 3)
+
+
+def test_no_user_is_ready_where_vector_rounds_are_off() -> None:
+    assert new_users(_candidates(9), choices=0, served=(), limit=9) == ()
 
 
 def test_new_pairs_are_capped_in_all_and_per_user() -> None:

@@ -11,6 +11,7 @@ from ui import tables
 AT = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
 ROUND = RoundRow(
     id=7,
+    kind="vector",
     status="promoted",
     started_at=AT,
     seconds=41.6,
@@ -41,18 +42,18 @@ def cells(table: str, row: int) -> list[str]:
 
 def test_a_round() -> None:
     shown = cells(tables.rounds([ROUND]), 0)
-    assert shown[0] == "7"
-    assert shown[2] == "04 Mar 05&#58;06"
-    assert shown[3] == "10 &#43; 3"
-    assert shown[4] == "0&#46;6931 &#8594; 0&#46;31"
-    assert shown[5:7] == ["81 &#37;", "42"]
+    assert shown[:3] == ["7", "vector", "promoted"]
+    assert shown[3] == "04 Mar 05&#58;06"
+    assert shown[4] == "10 &#43; 3"
+    assert shown[5] == "0&#46;6931 &#8594; 0&#46;31"
+    assert shown[6:8] == ["81 &#37;", "42"]
 
 
 def test_a_round_that_failed_says_why() -> None:
     failed = replace(ROUND, status="failed", loss_first=None, loss_last=None, reason="it | broke")
     shown = cells(tables.rounds([failed]), 0)
-    assert shown[4] == "&#8211;"
-    assert shown[7] == "it &#124; broke"
+    assert shown[5] == "&#8211;"
+    assert shown[8] == "it &#124; broke"
 
 
 def test_a_name_cannot_leave_its_cell() -> None:
