@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from trainer.scoring import check_head, response_logps
 # What running a model may raise; anything else is a fault of ours and ends the thread, loudly.
 _MODEL_ERRORS = (RuntimeError, ValueError, IndexError, ArithmeticError, MemoryError)
 _SCORED_TOKENS_AT_ONCE = 2048
+# Scoring gives way to responses that somebody waits for, but not for ever: choices are scored
+# before a round may learn from them, and a busy afternoon must not stop the learning.
+_SCORING_GIVES_WAY_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ class ScoreJob:
     prefix: Tensor | None
     weights: Weights | None
     future: Future[tuple[float, ...]]
+    asked_s: float = field(default_factory=time.perf_counter)
 
 
 class ModelThread:
@@ -145,7 +149,7 @@ class ModelThread:
             if self._closing:
                 return False
             gone = self._queue.take_cancelled()
-            job = self._jobs.popleft() if self._jobs else None
+            job = self._next_job()
         for call in gone:
             call.close_all()
         if job is not None:
@@ -156,6 +160,18 @@ class ModelThread:
             self._step(lane)
         self._lanes = [lane for lane in self._lanes if len(lane)]
         return True
+
+    def _next_job(self) -> ScoreJob | None:
+        """The oldest scoring job, unless somebody waits for a response and it can wait too."""
+        if not self._jobs:
+            return None
+        waited_s = time.perf_counter() - self._jobs[0].asked_s
+        awaited = self._queue.someone_waits or any(
+            call.someone_waits for lane in self._lanes for call in lane.calls
+        )
+        if awaited and waited_s < _SCORING_GIVES_WAY_S:
+            return None
+        return self._jobs.popleft()
 
     def _start_next(self) -> bool:
         """Read the prompts of the next call there is room for; False if there is none."""

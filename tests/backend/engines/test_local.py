@@ -17,6 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from backend.engines import model_thread
 from backend.engines.base import (
     Condition,
     EngineClosed,
@@ -248,6 +249,30 @@ def test_interactive_calls_go_before_prefetched_ones(engine: LocalEngine) -> Non
     for generation in prefetched:
         generation.cancel()
         generation.result(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("priority", "gives_way_s", "waits"),
+    [
+        (Priority.INTERACTIVE, WAIT_S, True),
+        (Priority.INTERACTIVE, 0.0, False),
+        (Priority.PREFETCH, WAIT_S, False),
+    ],
+)
+def test_scoring_gives_way_for_a_while_to_what_somebody_waits_for(
+    engine: LocalEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    priority: Priority,
+    gives_way_s: float,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr(model_thread, "_SCORING_GIVES_WAY_S", gives_way_s)
+    # At temperature 0 this one goes on to its last token.
+    running = engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=300)], priority)
+    engine.score(messages_of(PROMPTS[1]), [(5, 6)], Condition.BASE, None)
+    assert running.over == waits
+    running.cancel()
+    running.result(WAIT_S)
 
 
 def test_streamed_text_never_shows_half_a_character(tiny: LanguageModel) -> None:
