@@ -81,6 +81,8 @@ def make_house(
             trainer: TrainerProcess = trainer,
             blind_share: float = 0.0,
             min_choices: int = 4,
+            score_wait: timedelta = timedelta(0),
+            fast_choices: int = 0,
         ) -> House:
             base = load_language_model(model_path, IDENTITY, device="cpu", dtype="float32")
             engine = LocalEngine(base, threads=1, config=config)
@@ -100,6 +102,8 @@ def make_house(
                 max_wait=timedelta(minutes=30),
                 timeout_s=LIMIT_S,
                 clock=clock,
+                score_wait=score_wait,
+                fast_choices=fast_choices,
             )
             closing.callback(training.close)
             insights = Insights(
