@@ -107,7 +107,7 @@ def build(ground: Ground) -> FastAPI:
         min_choices=settings.round_min_choices,
     )
     compare = build_compare(desk, insights, accounts)
-    lab = build_lab(insights, training, versions, accounts)
+    lab = build_lab(insights, training, versions, accounts, personas)
     web = _make_web(ground, accounts, compare, lab)
     jobs = [
         Job("follow", versions.follow, settings.tick_s),

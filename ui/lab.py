@@ -12,14 +12,15 @@ from typing import Any
 import gradio as gr
 import pandas as pd  # type: ignore[import-untyped]  # it comes with Gradio
 
-from backend.auth import Accounts, CurrentUser, require_role
+from backend.auth import Accounts, CurrentUser
 from backend.insights import Insights, LabSnapshot, RoundRow
+from backend.personas import Personas
 from backend.training import Training
 from backend.versions import Versions
-from ui import layout, tables
+from ui import lab_personas, layout, tables
 from ui.lab_parts import Parts, draw
 from ui.markup import plain
-from ui.session import Attempt, signed_in
+from ui.session import Attempt, researcher
 
 Updates = dict[Any, Any]
 
@@ -29,13 +30,18 @@ _ACCURACY = {"personal": "accuracy", "generic": "accuracy_generic"}
 
 
 def build_lab(
-    insights: Insights, training: Training, versions: Versions, accounts: Accounts
+    insights: Insights,
+    training: Training,
+    versions: Versions,
+    accounts: Accounts,
+    personas: Personas,
 ) -> gr.Blocks:
     """The page, wired to the use cases."""
     page = layout.blocks("Lab")
     with page:
         parts = draw()
         _wire(page, parts, _Handlers(parts, insights, training, versions, accounts))
+        lab_personas.wire(page, parts.personas, personas, accounts)
     return page
 
 
@@ -132,9 +138,7 @@ class _Handlers:
         return {self._parts.sure: gr.Row(visible=False), **self._say(attempt.message or done)}
 
     def _researcher(self, request: gr.Request) -> CurrentUser:
-        user = signed_in(request, self._accounts)
-        require_role(user, "researcher")
-        return user
+        return researcher(request, self._accounts)
 
     def _offered(self, snapshot: LabSnapshot, row: RoundRow | None) -> Updates:
         """What can be chosen; left alone between changes, so that no open list is disturbed."""
@@ -157,7 +161,7 @@ class _Handlers:
             parts.accuracy: _curves(curve, _ACCURACY),
             parts.verdict: tables.verdict(gate, row),
             parts.figures: tables.gate_figures(gate.figures if gate else {}),
-            parts.samples: tables.samples(gate.samples if gate else ()),
+            parts.samples: tables.samples(gate.samples if gate else (), snapshot.users),
         }
 
     def _say(self, message: str | None) -> Updates:

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui import layout
+from ui import lab_personas, layout
+from ui.lab_personas import PersonaParts
 from ui.layout import Header
 
 _COLOURS = dict.fromkeys(("training pairs", "personal"), "var(--accent)") | {
@@ -53,6 +54,7 @@ class Parts:
     yes: gr.Button
     no: gr.Button
     users: gr.Markdown
+    personas: PersonaParts
 
     @property
     def details(self) -> list[Any]:
@@ -97,6 +99,7 @@ def draw() -> Parts:
                         question = gr.Markdown("", elem_id="sure-question")
                         yes = gr.Button("Yes, serve it", elem_id="roll-back-yes", variant="stop")
                         no = gr.Button("Cancel", elem_id="roll-back-no")
+                personas = lab_personas.draw()
             with gr.Column(min_width=0):
                 with _card("One round", "lab-round"):
                     chosen = _dropdown("Round", "round-chosen")
@@ -131,6 +134,7 @@ def draw() -> Parts:
         yes=yes,
         no=no,
         users=users,
+        personas=personas,
     )
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import gradio as gr
 
-from backend.auth import Accounts, CurrentUser
+from backend.auth import Accounts, CurrentUser, require_role
 from backend.errors import NotSignedIn, friendly
 
 _log = logging.getLogger(__name__)
@@ -57,3 +57,14 @@ def signed_in(request: gr.Request, accounts: Accounts) -> CurrentUser:
     if not request.username:
         raise NotSignedIn("Please sign in again: reload the page.")
     return accounts.user(int(request.username))
+
+
+def researcher(request: gr.Request, accounts: Accounts) -> CurrentUser:
+    """The same, where this is a researcher.
+
+    Raises:
+        NotSignedIn: the request carries no identity. NotAllowed: it is an annotator's.
+    """
+    user = signed_in(request, accounts)
+    require_role(user, "researcher")
+    return user

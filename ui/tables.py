@@ -92,12 +92,13 @@ def _kind(row: UserRow) -> str:
 
 def summary(snapshot: LabSnapshot) -> str:
     """One line: what is live, and what stands behind it."""
-    simulated = sum(user.simulated for user in snapshot.users)
+    simulated = [user for user in snapshot.users if user.simulated]
+    theirs = sum(user.choices for user in simulated)
     live = snapshot.live_version
     parts = (
         "no version is live" if live is None else f"version {live} is live",
-        counted(sum(user.choices for user in snapshot.users), "choice"),
-        f"{counted(len(snapshot.users), 'user')}, {simulated} of them simulated",
+        f"{counted(sum(user.choices for user in snapshot.users), 'choice')}, {theirs} simulated",
+        f"{counted(len(snapshot.users), 'user')}, {len(simulated)} of them simulated",
         "learning now" if any(row.status == "running" for row in snapshot.rounds) else "at rest",
     )
     return plain(" · ".join(parts))
@@ -124,17 +125,20 @@ def gate_figures(figures: Mapping[str, float]) -> str:
     return table(("Measured", "Value>"), rows)
 
 
-def samples(texts: Iterable[Mapping[str, Any]]) -> str:
-    """The gate's generated texts, by writer."""
+def samples(texts: Iterable[Mapping[str, Any]], users: Iterable[UserRow]) -> str:
+    """The gate's generated texts, by writer; simulated users are labelled."""
+    names = {user.id: user.username + " (simulated)" * user.simulated for user in users}
     blocks = (
-        f"**{_writer(text['user_id'])}** {plain(text['prompt'])}\n\n> {plain(text['text'])}"
+        f"**{_writer(text['user_id'], names)}** {plain(text['prompt'])}\n\n> {plain(text['text'])}"
         for text in texts
     )
     return "\n\n".join(blocks)
 
 
-def _writer(user_id: int | None) -> str:
-    return "Base model:" if user_id is None else f"User {user_id}:"
+def _writer(user_id: int | None, names: Mapping[int, str]) -> str:
+    if user_id is None:
+        return "Base model:"
+    return f"{plain(names.get(user_id, f'User {user_id}'))}:"
 
 
 def counted(count: int, noun: str) -> str:

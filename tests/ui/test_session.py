@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from backend.errors import Conflict, NotSignedIn
-from ui.session import Attempt, signed_in
+from backend.auth import CurrentUser
+from backend.errors import Conflict, NotAllowed, NotSignedIn
+from ui.session import Attempt, researcher, signed_in
 
 
 def test_an_expected_error_becomes_its_sentence() -> None:
@@ -45,3 +46,21 @@ def test_only_the_vouched_for_name_counts() -> None:
 def test_a_request_without_a_name_is_nobodys() -> None:
     with pytest.raises(NotSignedIn):
         signed_in(_request(None), cast(Any, _Accounts()))
+
+
+class _AllOf:
+    def __init__(self, role: str) -> None:
+        self._role = role
+
+    def user(self, user_id: int) -> CurrentUser:
+        return CurrentUser(user_id, "mia", self._role, is_guest=False, has_password=True)
+
+
+@pytest.mark.parametrize("role", ["researcher", "admin"])
+def test_researchers_and_admins_are_let_in(role: str) -> None:
+    assert researcher(_request("3"), cast(Any, _AllOf(role))).id == 3
+
+
+def test_an_annotator_is_no_researcher() -> None:
+    with pytest.raises(NotAllowed):
+        researcher(_request("3"), cast(Any, _AllOf("annotator")))

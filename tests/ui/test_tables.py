@@ -85,7 +85,7 @@ def test_the_summary_counts_the_simulated() -> None:
     snapshot = LabSnapshot(live_version=3, rounds=(ROUND,), versions=(), users=users)
     line = tables.summary(snapshot)
     assert "version 3 is live" in line
-    assert "13 choices" in line
+    assert "13 choices&#44; 1 simulated" in line
     assert "2 users&#44; 1 of them simulated" in line
 
 
@@ -102,7 +102,16 @@ def test_the_gates_word() -> None:
 def test_gate_figures_and_samples() -> None:
     assert cells(tables.gate_figures({"held_out_loss": 0.61}), 0) == ["held out loss", "0&#46;61"]
     assert tables.gate_figures({}) == ""
-    text = tables.samples(({"user_id": None, "prompt": "p", "text": "<b>\nx"},))
+    text = tables.samples(({"user_id": None, "prompt": "p", "text": "<b>\nx"},), ())
     assert text.startswith("**Base model:** p")
     assert "<" not in text
     assert len(text.splitlines()) == 3
+
+
+def test_samples_name_their_users_and_label_the_simulated() -> None:
+    texts = [{"user_id": number, "prompt": "p", "text": "x"} for number in (1, 2, 3)]
+    users = (USER, replace(USER, id=2, username="mia", simulated=True))
+    lines = tables.samples(texts, users).splitlines()[::4]
+    assert "<" not in lines[0]
+    assert lines[1].startswith("**mia &#40;simulated&#41;:** p")
+    assert lines[2].startswith("**User 3:** p")
