@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check fix screens bench-loop chromium clean help
+.PHONY: run demo test check fix screens bench-loop chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
+	@echo "make demo        the same with six simulated users, on a scratch database"
 	@echo "make test        checks and every test, on the real model, Chromium and Postgres"
 	@echo "make check       ruff and mypy"
 	@echo "make fix         format and mend what ruff can"
@@ -17,6 +18,16 @@ help:
 
 run: $(VENV)/ready
 	@$(BIN)/python app.py
+
+# Six simulated users in a fresh folder, whatever the environment says of databases: short responses
+# and many blind pairs, so that something is to be seen within minutes.
+demo: $(VENV)/ready
+	@folder=$$(mktemp -d "$${TMPDIR:-/tmp}/attune-demo-XXXXXX") && \
+		echo "six simulated users will choose in a scratch database; its folder: $$folder" && \
+		echo "open the link for the first admin below, make an account, then open the Lab" && \
+		ATTUNE_DATA_DIR="$$folder" ATTUNE_DATABASE_URL= ATTUNE_PERSONAS=6 \
+		ATTUNE_MAX_NEW_TOKENS=64 ATTUNE_ROUND_MIN_CHOICES=12 ATTUNE_BLIND_SHARE=0.2 \
+		$(BIN)/python app.py
 
 test: check chromium
 	$(BIN)/python -m pytest

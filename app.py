@@ -22,6 +22,7 @@ from backend import base_model, startup
 from backend.administration import Administration
 from backend.errors import AttuneError, ConfigurationError, Unavailable
 from backend.front_door import FrontDoor
+from backend.persona_cast import rules_from
 from backend.settings import Settings, load_settings
 from db.session import Database
 from ui import server_pages
@@ -90,7 +91,7 @@ def _serve(settings: Settings) -> int:
                 door.fail("cannot start; the log says why")
                 server.should_exit = True
             else:
-                _greet(address, database)
+                _greet(address, database, personas=bool(rules_from(settings.personas)))
 
         opening = threading.Thread(target=open_house, name="opening")
         opening.start()
@@ -121,8 +122,10 @@ def _open(
     door.install(assembly.build(ground), lambda: None)
 
 
-def _greet(address: str, database: Database) -> None:
+def _greet(address: str, database: Database, *, personas: bool) -> None:
     _say(f"Attune is ready at {address}")
+    if personas:
+        _say(f"Simulated users are choosing; researchers see how far they are at {address}/lab/")
     invite = Administration(database, clock=lambda: datetime.now(UTC)).first_admin_invite()
     if invite is not None:
         _say(f"Make the first admin, once, at {address}/invite/{invite}")

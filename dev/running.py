@@ -58,6 +58,10 @@ class RunningApp:
         """The one-time link of the first admin."""
         return self._until(r"first admin, once, at (\S+)")
 
+    def wait_line(self, pattern: str) -> None:
+        """Wait for a line of its output."""
+        self._until(f"({pattern})")
+
     def kill(self) -> None:
         """kill -9: no handler runs, nothing is flushed."""
         self.process.send_signal(signal.SIGKILL)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 
+from backend.settings import Settings
 from dev.running import ROOT, RunningApp, environment
+from dev.waiting import wait_for
 
 
 def _refused(tmp_path: Path, **settings: str) -> str:
@@ -105,3 +110,36 @@ def test_a_stranger_is_sent_to_sign_in(tmp_path: Path) -> None:
             answer = httpx.get(f"{app.address}{path}", headers=headers)
             assert answer.status_code == 303
             assert answer.headers["location"].startswith("/login")
+
+
+def test_personas_choose_from_the_start_on_and_end_with_the_app(tmp_path: Path) -> None:
+    settings = {"engine": "echo", "personas": "warm, sober", "persona_choices": "0"}
+    with RunningApp(tmp_path, **settings) as app:
+        app.wait_ready()
+        app.wait_line("Simulated users are choosing")
+        wait_for(lambda: _choices(tmp_path) > 4)
+        assert app.stop() == 0
+        assert not any("tries again" in line or "Traceback" in line for line in app.lines)
+    stored = _choices(tmp_path)
+    with RunningApp(tmp_path, engine="echo") as app:
+        app.wait_ready()
+        app.stop()
+    assert _choices(tmp_path) == stored
+
+
+def test_the_demo_keeps_to_a_folder_of_its_own() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "demo"], check=True, cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    assert 'ATTUNE_DATA_DIR="$folder" ATTUNE_DATABASE_URL= ' in told
+    set_there = set(re.findall(r"(ATTUNE_\w+)=", told))
+    assert set_there <= {f"ATTUNE_{name.upper()}" for name in Settings.model_fields}
+
+
+def _choices(folder: Path) -> int:
+    """How many choices simulated users have made."""
+    with closing(sqlite3.connect(folder / "attune.db", timeout=15)) as connection:
+        count: int = connection.execute(
+            "SELECT count(*) FROM choices c JOIN users u ON u.id = c.user_id WHERE u.is_simulated"
+        ).fetchone()[0]
+        return count
