@@ -6,8 +6,9 @@ The session ends before training begins; the trainer works on this snapshot.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -54,11 +55,15 @@ class RoundInput:
         ]
 
 
-def waiting(session: Session) -> list[Candidate]:
-    """Choices no promoted round has used, oldest first."""
+def waiting(session: Session, unscored_until: datetime | None = None) -> list[Candidate]:
+    """Choices no promoted round has used, oldest first.
+
+    Args:
+        unscored_until: leave out pairs chosen later than this that have no prequential score yet.
+    """
     return [
         _candidate(choice, selection.use_of(choice.verdict, purpose))
-        for choice, purpose in queries.waiting_choices(session)
+        for choice, purpose in queries.waiting_choices(session, unscored_until)
     ]
 
 
@@ -68,14 +73,18 @@ def gather(
     limits: RoundLimits,
     probe_prompts: int,
     rng: random.Random,
+    *,
+    unscored_until: datetime,
 ) -> RoundInput:
     """Choose and load everything a round needs.
 
     Args:
         identity: the base model; reference log-probs of another one are not used.
+        unscored_until: leave out pairs chosen later than this that have no prequential score yet.
     """
-    picked = selection.pick_new(waiting(session), limit=limits.new, user_cap=limits.user_cap)
-    used = queries.used_choices(session, held_out=False, limit=_REPLAY_POOL)
+    ready = waiting(session, unscored_until)
+    picked = selection.pick_new(ready, limit=limits.new, user_cap=limits.user_cap)
+    used = queries.replayable_choices(session, _REPLAY_POOL)
     replay = selection.pick_replay(
         [_candidate(choice, "replay") for choice in used],
         picked,
@@ -84,11 +93,45 @@ def gather(
         last_trained=queries.last_trained_at(session),
         rng=rng,
     )
-    held_out = queries.used_choices(session, held_out=True, limit=_HELD_OUT)
+    held_out = queries.held_out_choices(session, _HELD_OUT, unscored_until)
+    return _load(session, identity, [*picked, *replay], held_out, probe_prompts)
+
+
+def gather_vector(
+    session: Session,
+    identity: str,
+    limits: RoundLimits,
+    probe_prompts: int,
+    *,
+    users: Collection[int],
+    unscored_until: datetime,
+) -> RoundInput:
+    """The same for a vector round of `users`: their waiting pairs, no replay.
+
+    Held out are only their own: nobody else's vector, and so nobody else's loss, can change.
+    """
+    ready = [
+        candidate
+        for candidate in waiting(session, unscored_until)
+        if candidate.user_id in users and candidate.use == "new"
+    ]
+    picked = selection.pick_new(ready, limit=limits.new, user_cap=limits.user_cap)
+    held_out = queries.held_out_choices(session, _HELD_OUT, unscored_until)
+    own = [choice for choice in held_out if choice.user_id in users]
+    return _load(session, identity, picked, own, probe_prompts)
+
+
+def _load(
+    session: Session,
+    identity: str,
+    picked: Sequence[Candidate],
+    held_out: Sequence[Choice],
+    probe_prompts: int,
+) -> RoundInput:
     uses = {choice.id: "held_out" for choice in held_out}
-    uses.update({candidate.choice_id: candidate.use for candidate in (*picked, *replay)})
-    to_train = [c.choice_id for c in (*picked, *replay) if c.use in ("new", "replay")]
-    pairs = _load_pairs(session, identity, [*to_train, *(choice.id for choice in held_out)])
+    uses.update({candidate.choice_id: candidate.use for candidate in picked})
+    to_train = [c.choice_id for c in picked if c.use in ("new", "replay")]
+    pairs = load_pairs(session, identity, [*to_train, *(choice.id for choice in held_out)])
     probes = prompt_queries.probe_prompts(session, probe_prompts)
     return RoundInput(
         pairs=tuple(pairs[choice_id] for choice_id in to_train),
@@ -112,9 +155,10 @@ def _candidate(choice: Choice, use: str) -> Candidate:
     return Candidate(choice.id, choice.user_id, choice.created_at, use)
 
 
-def _load_pairs(
+def load_pairs(
     session: Session, identity: str, choice_ids: Sequence[int]
 ) -> dict[int, PreferencePair]:
+    """Choice id → its pair; verdicts must be `a` or `b`."""
     choices = queries.choices_by_id(session, choice_ids)
     comparisons = queries.comparisons_by_id(
         session, [choice.comparison_id for choice in choices.values()]
@@ -135,6 +179,8 @@ def _pair(choice: Choice, comparison: Comparison, identity: str) -> PreferencePa
         messages=_messages(comparison.prompt.text),
         chosen=_tokens(chosen, identity),
         rejected=_tokens(rejected, identity),
+        # One comparison is made with one profile; only personal responses carry it.
+        profile=max(response.profile for response in comparison.responses),
     )
 
 

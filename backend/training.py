@@ -12,24 +12,27 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from backend import round_input, selection
 from backend.errors import Conflict
 from backend.lease import Lease
-from backend.round_input import RoundLimits
+from backend.round_input import RoundInput, RoundLimits
 from backend.versions import Versions
 from db.models import Round
 from db.queries import rounds as queries
 from db.session import Database
 from trainer.config import TrainConfig
-from trainer.types import Progress, RoundFailed, RoundRequest, RoundResult
+from trainer.types import Progress, RoundFailed, RoundKind, RoundRequest, RoundResult
 
 _log = logging.getLogger(__name__)
+_MOST_NEW_USERS = 8  # in one vector round, which is to stay short
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _LOST = "the process that ran this round ended before the round did"
 
 
@@ -59,7 +62,16 @@ class Training:
         max_wait: timedelta,
         timeout_s: float,
         clock: Callable[[], datetime],
+        score_wait: timedelta = timedelta(0),
+        fast_choices: int = 0,
     ) -> None:
+        """Begin idle.
+
+        Args:
+            max_wait: a round is due with fewer choices once the oldest has waited so long.
+            score_wait: how long a pair waits for its prequential score; 0 where nothing scores.
+            fast_choices: a new user's vector is trained alone after so many choices; 0 is never.
+        """
         self._database = database
         self._trainer = trainer
         self._versions = versions
@@ -71,6 +83,9 @@ class Training:
         self._max_wait = max_wait
         self._timeout_s = timeout_s
         self._clock = clock
+        self._score_wait = score_wait
+        self._fast_choices = fast_choices
+        self._began_at = clock()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="round")
         self._running: Future[None] | None = None
 
@@ -81,7 +96,9 @@ class Training:
             return
         self._bury_lost_rounds(epoch)
         if self._is_due():
-            self._running = self._pool.submit(self._round, epoch)
+            self._running = self._pool.submit(self._round, epoch, ())
+        elif users := self._new_users():
+            self._running = self._pool.submit(self._round, epoch, users)
 
     def train_now(self) -> None:
         """Make a round due at the next tick, whatever the counts.
@@ -114,8 +131,8 @@ class Training:
 
     def _is_due(self) -> bool:
         with self._database.read() as session:
-            waiting = round_input.waiting(session)
-            failures, last_failure = queries.failures_since_success(session)
+            waiting = round_input.waiting(session, self._unscored_until())
+            failures, last_failure = queries.failures_since_success(session, "full")
             lease = queries.lease(session)
         if lease is not None and lease.asked_at is not None:
             return selection.teaches(waiting)
@@ -128,10 +145,36 @@ class Training:
             last_failure=last_failure,
         )
 
-    def _round(self, epoch: int) -> None:
-        """One round, whole. The job boundary: every failure ends in the round's row."""
+    def _new_users(self) -> tuple[int, ...]:
+        """Whose vector alone to train before the next full round; nobody: no such round is due."""
+        if not self._fast_choices:
+            return ()
+        with self._database.read() as session:
+            waiting = round_input.waiting(session, self._unscored_until())
+            failures, last_failure = queries.failures_since_success(session, "vector")
+            served = queries.vector_served(session)
+        if selection.backs_off(self._clock(), failures, last_failure):
+            return ()
+        return selection.new_users(
+            waiting, choices=self._fast_choices, served=served, limit=_MOST_NEW_USERS
+        )
+
+    def _unscored_until(self) -> datetime:
+        """Pairs chosen up to here may be trained on unscored: whatever keeps the score away (too
+        long for the model, a failing one) must not keep the choice from being learnt.
+
+        After a start nothing is let through for a while: what piled up is scored first.
+        """
+        now = self._clock()
+        return now - self._score_wait if now - self._began_at >= self._score_wait else _LONG_AGO
+
+    def _round(self, epoch: int, users: tuple[int, ...]) -> None:
+        """One round, whole: a full one, or a vector round of `users`.
+
+        The job boundary: every failure ends in the round's row.
+        """
         try:
-            request = self._begin(epoch)
+            request = self._begin(epoch, users)
         except SQLAlchemyError:
             _log.exception("a round could not begin")
             return
@@ -145,15 +188,17 @@ class Training:
             _log.exception("round %s failed", request.round_id)
             self._fail(request, f"unexpected {type(error).__name__}: {error}")
 
-    def _begin(self, epoch: int) -> RoundRequest:
+    def _begin(self, epoch: int, users: tuple[int, ...]) -> RoundRequest:
+        kind: RoundKind = "vector" if users else "full"
         with self._database.write() as session:
             live = self._versions.live(session)
             assert live is not None  # ensure_initial ran before the scheduler started
             lease = queries.lock_lease(session)
-            if lease is not None:
+            if lease is not None and kind == "full":
                 lease.asked_at = None
             row = Round(
                 status="running",
+                kind=kind,
                 lease_epoch=epoch,
                 parent_id=live.id,
                 config=self._config.to_json(),
@@ -162,10 +207,7 @@ class Training:
             session.add(row)
             session.flush()
             config = replace(self._config, seed=row.id)
-            rng = random.Random(row.id)  # noqa: S311 — reproducible replay, no secret
-            gathered = round_input.gather(
-                session, self._identity, self._limits, config.gate.probe_prompts, rng
-            )
+            gathered = self._gather(session, row.id, users)
             session.add_all(gathered.round_pairs(row.id))
             row.config = config.to_json()
             artifact = f"round-{row.id:06d}"
@@ -177,7 +219,24 @@ class Training:
                 parent=str(self._versions.path_of(live.artifact).absolute()),
                 output=str(self._versions.path_of(artifact).absolute()),
                 config=config,
+                kind=kind,
             )
+
+    def _gather(self, session: Session, round_id: int, users: tuple[int, ...]) -> RoundInput:
+        probe_prompts, until = self._config.gate.probe_prompts, self._unscored_until()
+        if users:
+            return round_input.gather_vector(
+                session,
+                self._identity,
+                self._limits,
+                probe_prompts,
+                users=users,
+                unscored_until=until,
+            )
+        rng = random.Random(round_id)  # noqa: S311 — reproducible replay, no secret
+        return round_input.gather(
+            session, self._identity, self._limits, probe_prompts, rng, unscored_until=until
+        )
 
     def _reporter(self, round_id: int) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

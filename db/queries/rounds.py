@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from db.models import (
     Choice,
     Comparison,
+    PrequentialScore,
     Promotion,
     Response,
     Round,
@@ -25,8 +26,9 @@ _CONSUMING = ("new", "held_out", "no_pair")
 
 
 def consumed() -> ColumnElement[bool]:
-    """True for a choice whose verdict on its comparison a promoted round has used.
+    """True for a choice whose verdict on its comparison a promoted full round has used.
 
+    A vector round consumes nothing: what it learnt from waits for the adapter to learn from it.
     By comparison and verdict, not by choice: adding a reason later makes a new row, and must not
     count the same verdict twice.
     """
@@ -38,19 +40,64 @@ def consumed() -> ColumnElement[bool]:
             RoundPair.choice_id == used.id,
             RoundPair.use.in_(_CONSUMING),
             Round.id == RoundPair.round_id,
+            Round.kind == "full",
             Round.status == "promoted",
         )
     )
 
 
-def waiting_choices(session: Session) -> Sequence[tuple[Choice, str]]:
-    """Every effective choice no promoted round has used, with its purpose, oldest first."""
+def scored() -> ColumnElement[bool]:
+    """True for a choice whose verdict on its comparison has a prequential score."""
+    same = aliased(Choice)
+    return exists().where(
+        and_(
+            same.comparison_id == Choice.comparison_id,
+            same.verdict == Choice.verdict,
+            PrequentialScore.choice_id == same.id,
+        )
+    )
+
+
+def trained_on() -> ColumnElement[bool]:
+    """True for a choice on a comparison that a promoted round has trained on, however judged."""
+    used = aliased(Choice)
+    return exists().where(
+        and_(
+            used.comparison_id == Choice.comparison_id,
+            RoundPair.choice_id == used.id,
+            RoundPair.use.in_(("new", "replay")),
+            Round.id == RoundPair.round_id,
+            Round.status == "promoted",
+        )
+    )
+
+
+def _may_be_used(unscored_until: datetime) -> ColumnElement[bool]:
+    """True for a choice that needs no prequential score, has one, or has waited long enough."""
+    return or_(
+        Choice.verdict.not_in(("a", "b")),
+        Choice.created_at <= unscored_until,
+        scored(),
+        trained_on(),
+    )
+
+
+def waiting_choices(
+    session: Session, unscored_until: datetime | None = None
+) -> Sequence[tuple[Choice, str]]:
+    """Every effective choice no promoted round has used, with its purpose, oldest first.
+
+    Args:
+        unscored_until: leave out pairs chosen later than this that have no prequential score yet.
+    """
     statement = (
         select(Choice, Comparison.purpose)
         .join(Comparison, Comparison.id == Choice.comparison_id)
         .where(Choice.verdict.in_(COUNTED), effective(), ~consumed())
         .order_by(Choice.id)
     )
+    if unscored_until is not None:
+        statement = statement.where(_may_be_used(unscored_until))
     return [(choice, purpose) for choice, purpose in session.execute(statement)]
 
 
@@ -62,18 +109,29 @@ def count_waiting(session: Session) -> int:
     return session.scalar(statement) or 0
 
 
-def used_choices(session: Session, *, held_out: bool, limit: int) -> Sequence[Choice]:
-    """Newest effective a/b choices; held out: blind ones, else those already trained on."""
-    statement = (
+def held_out_choices(session: Session, limit: int, unscored_until: datetime) -> Sequence[Choice]:
+    """Newest effective a/b choices on blind comparisons.
+
+    Args:
+        unscored_until: leave out those chosen later that have no prequential score yet.
+    """
+    ready = or_(consumed(), _may_be_used(unscored_until))
+    statement = _effective_pairs().where(Comparison.purpose == "blind", ready)
+    return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
+
+
+def replayable_choices(session: Session, limit: int) -> Sequence[Choice]:
+    """Newest effective a/b choices that were trained on."""
+    statement = _effective_pairs().where(Comparison.purpose != "blind", consumed())
+    return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
+
+
+def _effective_pairs() -> Select[Choice]:
+    return (
         select(Choice)
         .join(Comparison, Comparison.id == Choice.comparison_id)
         .where(Choice.verdict.in_(("a", "b")), effective())
     )
-    if held_out:
-        statement = statement.where(Comparison.purpose == "blind")
-    else:
-        statement = statement.where(Comparison.purpose != "blind", consumed())
-    return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
 
 
 def comparisons_by_id(session: Session, ids: Sequence[int]) -> dict[int, Comparison]:
@@ -92,15 +150,35 @@ def choices_by_id(session: Session, ids: Sequence[int]) -> dict[int, Choice]:
 
 
 def last_trained_at(session: Session) -> dict[int, datetime]:
-    """User id → end of the last promoted round that trained on a choice of theirs."""
+    """User id → end of the last promoted full round that trained on a choice of theirs."""
     statement = (
         select(Choice.user_id, func.max(Round.ended_at))
         .join(RoundPair, RoundPair.choice_id == Choice.id)
         .join(Round, Round.id == RoundPair.round_id)
-        .where(Round.status == "promoted", RoundPair.use.in_(("new", "replay")))
+        .where(Round.status == "promoted", Round.kind == "full")
+        .where(RoundPair.use.in_(("new", "replay")))
         .group_by(Choice.user_id)
     )
     return {user_id: at for user_id, at in session.execute(statement) if at is not None}
+
+
+def vector_served(session: Session) -> set[int]:
+    """Users for whom no vector round is wanted.
+
+    Those a promoted full round has trained, and those who have had a vector round since the last of
+    these, promoted or refused: the same choices would be refused again.
+    """
+    last_full = select(func.coalesce(func.max(Round.id), 0)).where(
+        Round.status == "promoted", Round.kind == "full"
+    )
+    tried = (
+        select(Choice.user_id)
+        .join(RoundPair, RoundPair.choice_id == Choice.id)
+        .join(Round, Round.id == RoundPair.round_id)
+        .where(Round.kind == "vector", Round.status.in_(("promoted", "refused")))
+        .where(Round.id > last_full.scalar_subquery(), RoundPair.use == "new")
+    )
+    return {*last_trained_at(session), *session.scalars(tried)}
 
 
 def live_version(
@@ -144,11 +222,15 @@ def running_round(session: Session) -> Round | None:
     return session.scalars(select(Round).where(Round.status == "running")).first()
 
 
-def failures_since_success(session: Session) -> tuple[int, datetime | None]:
-    """How many rounds failed or were refused since the last promoted one, and when the last did."""
-    last_good = select(func.coalesce(func.max(Round.id), 0)).where(Round.status == "promoted")
+def failures_since_success(session: Session, kind: str) -> tuple[int, datetime | None]:
+    """How many rounds of a kind failed or were refused since it last succeeded, and when."""
+    last_good = select(func.coalesce(func.max(Round.id), 0)).where(
+        Round.status == "promoted", Round.kind == kind
+    )
     statement = select(func.count(Round.id), func.max(Round.ended_at)).where(
-        Round.id > last_good.scalar_subquery(), Round.status.in_(("failed", "refused"))
+        Round.id > last_good.scalar_subquery(),
+        Round.status.in_(("failed", "refused")),
+        Round.kind == kind,
     )
     count, ended_at = session.execute(statement).one()
     return count, ended_at

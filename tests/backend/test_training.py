@@ -196,3 +196,70 @@ def test_train_now_makes_a_round_due_with_fewer_choices(make_house: Callable[...
     assert house.round().status == "promoted"
     with pytest.raises(Conflict):
         house.training.train_now()
+
+
+def test_a_new_users_vector_is_trained_before_the_next_full_round(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house(min_choices=50, fast_choices=3)
+    first = house.live
+    house.choose(2)
+    house.training.tick()
+    house.training.wait(LIMIT_S)
+    assert house.newest_round() is None
+
+    house.choose(1)
+    fast = house.round()
+    assert (fast.status, fast.kind, fast.reason) == ("promoted", "vector", None)
+    assert house.uses(fast.id) == ["new"] * 3
+    assert house.live == first + 1
+    adapters = [path.read_bytes() for path in house.folder.glob("*/adapter/*.safetensors")]
+    assert len(adapters) == 2
+    assert adapters[0] == adapters[1]
+    # Its choices wait for a full round all the same.
+    assert house.insights.chip(house.user).until_next == "learns again in 47"
+    assert house.insights.lab().rounds[0].kind == "vector"
+
+    house.choose(4)
+    assert house.round().id == fast.id  # once is enough
+    house.training.train_now()
+    full = house.round()
+    assert (full.status, full.kind) == ("promoted", "full")
+    assert house.uses(full.id) == ["new"] * 7
+    house.choose(4)
+    assert house.round().id == full.id  # not new any more
+
+
+def test_a_full_round_that_is_due_comes_first(make_house: Callable[..., House]) -> None:
+    house = make_house(min_choices=4, fast_choices=3)
+    house.choose(4)
+    assert house.round().kind == "full"
+
+
+def test_a_refused_vector_round_is_not_tried_again(make_house: Callable[..., House]) -> None:
+    strict = replace(CONFIG, gate=replace(CONFIG.gate, max_nll_rise_nats=-99.0))
+    house = make_house(config=strict, min_choices=50, fast_choices=3)
+    live = house.live
+    house.choose(3)
+    refused = house.round()
+    assert (refused.status, refused.kind) == ("refused", "vector")
+    assert house.live == live
+    house.clock.forward(seconds=1000)
+    assert house.round().id == refused.id
+
+
+def test_a_failed_vector_round_is_tried_again_later_and_holds_no_full_round_up(
+    make_house: Callable[..., House],
+) -> None:
+    hot = replace(CONFIG, vector_rate_factor=1e45, vector_epochs=3)
+    house = make_house(config=hot, min_choices=5, fast_choices=3)
+    house.choose(3)
+    failed = house.round()
+    assert (failed.status, failed.kind) == ("failed", "vector")
+    assert house.round().id == failed.id  # not at once again
+    house.clock.forward(seconds=16)
+    assert house.round().id == failed.id + 1
+    house.choose(2)
+    full = house.round()
+    assert (full.status, full.kind) == ("promoted", "full")
+    assert house.uses(full.id) == ["new"] * 5
