@@ -92,6 +92,15 @@ def test_a_withdrawn_invite_is_gone(site: Site) -> None:
     assert site.visitor().get(link[1]).status_code == 404
 
 
+def test_admins_see_who_is_simulated_and_cannot_raise_them(site: Site) -> None:
+    admin = site.admin()
+    persona = site.accounts.simulated("persona: warm", {"rule": "warm"})
+    assert "persona: warm simulated" in text(admin.get("/account"))
+    raised = admin.post("/account/users", data={"id": persona.id, "role": "admin"})
+    assert raised.status_code == 409
+    assert "Only people" in text(raised)
+
+
 def test_a_guest_takes_an_invite_along_with_the_account(site: Site) -> None:
     admin, guest = site.admin(), site.visitor()
     guest.post("/guest")

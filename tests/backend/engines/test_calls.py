@@ -77,6 +77,18 @@ def test_prefetched_work_leaves_room_for_a_pair() -> None:
     assert taken(queue, 6) == [9]
 
 
+def test_personas_come_after_everybody_and_leave_room_for_a_pair() -> None:
+    queue = CallQueue(8)
+    for number in range(4):
+        queue.put(call(number, priority=Priority.SIMULATED))
+    queue.put(call(8, priority=Priority.PREFETCH))
+    queue.put(call(9))
+    assert taken(queue, 0) == [9, 8, 0]
+    assert taken(queue, 6) == []
+    queue.put(call(10))
+    assert taken(queue, 6) == [10]
+
+
 def test_a_call_larger_than_the_limit_runs_alone() -> None:
     queue = CallQueue(4)
     queue.put(call(0, rows=9))
