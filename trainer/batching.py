@@ -1,7 +1,4 @@
-"""Preference pairs → rows of token ids → right-padded tensors. Pure.
-
-Rows are right-padded: under causal attention no token of a response sees the padding behind it, so
-neither a mask nor shifted positions are needed, and attention keeps its fast causal path.
+"""Preference pairs → rows of token ids, in the order and the groups they are run in. Pure.
 
 Knows nothing of models, of where prefixes come from and of the loss.
 """
@@ -11,9 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from trainer.prompting import EncodedPrompt, PromptFormat, personal_messages
 from trainer.types import PreferencePair
@@ -62,24 +56,6 @@ class PairRows:
         return sum(row.length for row in rows)
 
 
-@dataclass(frozen=True, slots=True)
-class RowBatch:
-    """B rows as tensors.
-
-    Attributes:
-        ids: (B, T) token ids, right-padded with 0.
-        positions: (N,) indices into the flattened (B·T,) places whose hidden state predicts a
-            response token.
-        labels: (N,) the response tokens themselves.
-        rows: (N,) the row each belongs to.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    labels: Tensor
-    rows: Tensor
-
-
 def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
     """The rows of one pair.
 
@@ -102,28 +78,6 @@ def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
         generic_rejected=Row(generic, pair.rejected.token_ids),
         reference_chosen=Row(plain, pair.chosen.token_ids),
         reference_rejected=Row(plain, pair.rejected.token_ids),
-    )
-
-
-def pad_rows(rows: Sequence[Row], device: torch.device) -> RowBatch:
-    """Right-padded tensors of `rows` (at least one)."""
-    width = max(row.length for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    positions: list[int] = []
-    labels: list[int] = []
-    owners: list[int] = []
-    for index, row in enumerate(rows):
-        tokens = (*row.prompt.token_ids, *row.response_ids[:-1])
-        ids[index, : len(tokens)] = torch.tensor(tokens)
-        first = index * width + len(row.prompt.token_ids) - 1
-        positions.extend(range(first, first + len(row.response_ids)))
-        labels.extend(row.response_ids)
-        owners.extend([index] * len(row.response_ids))
-    return RowBatch(
-        ids=ids.to(device),
-        positions=torch.tensor(positions, device=device),
-        labels=torch.tensor(labels, device=device),
-        rows=torch.tensor(owners, device=device),
     )
 
 

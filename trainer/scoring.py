@@ -6,6 +6,7 @@ whatever adapter is attached and enabled takes part.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.batching import Row, by_length, pad_rows
+from trainer.batching import Row, by_length
 from trainer.losses import sum_per_row, token_logps
+from trainer.packing import Pack, pack, pad_packs
 from trainer.prompting import embed
 
 
@@ -27,6 +29,8 @@ def response_logps(
 ) -> Tensor:
     """log π(response | prompt, prefix) of each row, summed over its tokens, in nats.
 
+    Rows with the very same prompt and prefix objects are packed: what they share is read once.
+
     Args:
         prefixes: per row the user vector (P, H), None without one.
         max_tokens: padded tokens per forward pass.
@@ -34,15 +38,11 @@ def response_logps(
     Returns:
         (len(rows),) fp32 in the order of `rows`; gradients flow into prefixes and adapter.
     """
-    if not rows:
-        return torch.zeros(0, device=model.device)
-    order: list[int] = []
-    parts: list[Tensor] = []
-    for group in by_length([row.length for row in rows], max_tokens=max_tokens):
-        parts.append(_forward(model, [rows[i] for i in group], [prefixes[i] for i in group]))
-        order.extend(group)
-    back = torch.tensor(order, device=model.device).argsort()
-    return torch.cat(parts)[back]
+    logps = torch.zeros(len(rows), device=model.device)
+    packs = pack(rows, prefixes, max_tokens=min(max_tokens, _longest_pack(model)))
+    for group in by_length([one.length for one in packs], max_tokens=max_tokens):
+        logps = logps + _forward(model, [packs[i] for i in group], len(rows))
+    return logps
 
 
 def autocast(model: PreTrainedModel) -> AbstractContextManager[object]:
@@ -66,19 +66,35 @@ def check_head(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} changes its logits after the head; unsupported")
 
 
-def _forward(
-    model: PreTrainedModel, rows: Sequence[Row], prefixes: Sequence[Tensor | None]
-) -> Tensor:
-    batch = pad_rows(rows, model.device)
-    starts = [row.prompt.prefix_start for row in rows]
+def _forward(model: PreTrainedModel, packs: Sequence[Pack], count: int) -> Tensor:
+    """(count,) log-probs of the rows in `packs`, zero elsewhere."""
+    batch = pad_packs(packs, model.device)
+    starts = [one.prompt.prefix_start for one in packs]
     with autocast(model):
         # fp32 in, so that the residual stream stays fp32 under autocast.
-        inputs = embed(model.get_input_embeddings(), batch.ids, starts, prefixes).float()
-        hidden = _decoder(model)(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        inputs = embed(
+            model.get_input_embeddings(), batch.ids, starts, [one.prefix for one in packs]
+        ).float()
+        # Without branches no mask: attention keeps its fast causal path.
+        hidden = _decoder(model)(
+            inputs_embeds=inputs,
+            position_ids=batch.position_ids,
+            attention_mask=batch.mask(inputs.dtype) if batch.branches else None,
+            use_cache=False,
+        ).last_hidden_state
         head = _head(model)
         at_labels = hidden.flatten(0, 1).index_select(0, batch.positions)
         logps = token_logps(at_labels, head.weight, head.bias, batch.labels)
-    return sum_per_row(logps, batch.rows, len(rows))
+    return sum_per_row(logps, batch.rows, count)
+
+
+def _longest_pack(model: PreTrainedModel) -> int:
+    """Most tokens a pack may have: where attention only looks back so far, order in the pack shows.
+
+    A layer that keeps to a window counts places in the sequence, not position ids.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return window if isinstance(window, int) else sys.maxsize
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:

@@ -1,30 +1,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.conftest import opposed_pairs
-from trainer.batching import Row, by_budget, by_length, epoch_batches, pad_rows, pair_rows
-from trainer.prompting import EncodedPrompt, PromptFormat
+from trainer.batching import by_budget, by_length, epoch_batches, pair_rows
+from trainer.prompting import PromptFormat
 from trainer.types import PreferencePair, ResponseTokens
-
-CPU = torch.device("cpu")
-
-
-def row(prompt: tuple[int, ...], response: tuple[int, ...]) -> Row:
-    return Row(EncodedPrompt(prompt, None), response)
-
-
-def test_pad_rows_by_hand() -> None:
-    batch = pad_rows([row((5, 6), (7, 8, 9)), row((4,), (3,))], CPU)
-    # The last response token is predicted, never read: row 0 reads 5 6 7 8, row 1 reads 4.
-    assert batch.ids.tolist() == [[5, 6, 7, 8], [4, 0, 0, 0]]
-    # 7 is predicted at 6 (place 1), 8 at place 2, 9 at place 3; 3 at place 0 of row 1, flat 4.
-    assert batch.positions.tolist() == [1, 2, 3, 4]
-    assert batch.labels.tolist() == [7, 8, 9, 3]
-    assert batch.rows.tolist() == [0, 0, 0, 1]
 
 
 def test_pair_rows_share_the_prompt_and_leave_the_reference_without_prefix(tokenizer) -> None:

@@ -47,6 +47,22 @@ def test_batched_scores_are_those_of_each_row_alone(base, max_tokens: int) -> No
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_packed_pair_has_the_scores_and_gradients_of_two_rows(base) -> None:
+    """The cheapest exact step (tree mask, shared prompt) against each row alone."""
+    prefix = torch.randn(4, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    first, other = rows_of(base, [(9, 8, 7), (3, 4)], with_prefix=True)
+    rows = [first, Row(first.prompt, (5, 6, 7, 8, 9)), other, Row(first.prompt, (2,))]
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+    packed = response_logps(base.model, rows, [prefix] * 4, max_tokens=1000)
+    (packed_slope,) = torch.autograd.grad((packed * weights).sum(), prefix)
+    alone = torch.stack([plain_logp(base, row, prefix) for row in rows])
+    (slope,) = torch.autograd.grad((alone * weights).sum(), prefix)
+
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(packed_slope, slope, rtol=1e-5, atol=1e-5 * float(slope.abs().max()))
+
+
 def test_gradients_reach_each_rows_own_prefix(base) -> None:
     prefixes = [torch.zeros(4, 32, requires_grad=True) for _ in range(2)]
     rows = rows_of(base, [(9, 8), (7, 6, 5)], with_prefix=True)
