@@ -37,6 +37,7 @@ from backend.passwords import Passwords
 from backend.persona_cast import rules_from
 from backend.personas import Personas
 from backend.prefetch import Prefetcher
+from backend.profiles import Profiles
 from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
@@ -170,6 +171,7 @@ def _make_desk(
         base_share=settings.base_share,
         clock=now,
         rng=rng,
+        profile_of=_profiles(ground).in_prompt,
     )
     make_desk = partial(
         Desk, database, maker, max_prompt_chars=settings.max_prompt_chars, clock=now, rng=rng
@@ -224,6 +226,7 @@ def _make_training(
         max_wait=timedelta(seconds=settings.round_max_wait_s),
         timeout_s=settings.round_timeout_s,
         clock=now,
+        fast_choices=settings.fast_update_choices,
     )
     if model is not None and settings.trainer:
         closing.callback(training.close)
@@ -240,8 +243,16 @@ def _trainer_arguments(settings: Settings, model: BaseModel) -> list[str]:
     ]
 
 
+def _profiles(ground: Ground) -> Profiles:
+    return Profiles(ground.database, used=ground.settings.profiles)
+
+
 def _train_config(settings: Settings) -> TrainConfig:
     return TrainConfig(
+        user_model=settings.user_model,
+        clusters=settings.clusters,
+        loss=settings.loss,
+        label_noise=settings.label_noise,
         epochs=settings.round_epochs,
         learning_rate_vector=settings.learning_rate_vector,
         learning_rate_adapter=settings.learning_rate_adapter,
@@ -264,6 +275,7 @@ def _make_web(ground: Ground, accounts: Accounts, compare: gr.Blocks, lab: gr.Bl
         web,
         accounts=accounts,
         administration=Administration(ground.database, clock=now),
+        profiles=_profiles(ground),
         visitors=visitors,
         cookie=SessionCookie(secure=secure, embed=settings.embed),
         hugging_face=hugging_face,

@@ -28,6 +28,7 @@ from backend.engines.base import (
 from backend.errors import Unavailable
 from db.models import Comparison, Response
 from db.session import Database
+from trainer.prompting import personal_messages
 from trainer.types import Message
 
 _MAX_SEED = 2**63 - 1
@@ -80,10 +81,17 @@ class Making:
     stored: Future[int]  # the comparison's id, once it is in the database
 
     def __init__(
-        self, prompt: PromptText, plan: Plan, generation: Generation, *, shown: bool
+        self,
+        prompt: PromptText,
+        plan: Plan,
+        generation: Generation,
+        *,
+        shown: bool,
+        profile: str,
     ) -> None:
         self.prompt = prompt
         self.plan = plan
+        self.profile = profile  # the user's, as it stands in the personal prompts
         self.generation = generation
         self.shown = shown
 
@@ -132,9 +140,11 @@ class Maker:
         base_share: float,
         clock: Callable[[], datetime],
         rng: random.Random,
+        profile_of: Callable[[int], str] = lambda _user_id: "",
     ) -> None:
         self._database = database
         self._engine = engine
+        self._profile_of = profile_of
         self._sampling = sampling
         self._blind_share = blind_share
         self._base_share = base_share
@@ -155,10 +165,12 @@ class Maker:
         """
         with self._lock:
             plan = draw_plan(self._rng, blind_share=self._blind_share, base_share=self._base_share)
+        profile = self._profile_of(user_id)
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt.text},)
+        personal = personal_messages(messages, profile)
         requests = [
             GenerationRequest(
-                messages=messages,
+                messages=personal if condition is Condition.PERSONAL else messages,
                 condition=condition,
                 user_id=user_id,
                 sampling=replace(self._sampling, seed=seed),
@@ -169,7 +181,7 @@ class Maker:
             generation = self._engine.generate(requests, priority)
         except EngineClosed as error:
             raise _unavailable() from error
-        making = Making(prompt, plan, generation, shown=shown)
+        making = Making(prompt, plan, generation, shown=shown, profile=profile)
         with self._lock:
             self._under_way.setdefault(user_id, []).append(making)
             making.stored = self._waiters.submit(self._finish, user_id, making)
@@ -200,6 +212,8 @@ class Maker:
 
     def _store(self, user_id: int, making: Making, responses: Sequence[Generated]) -> int:
         now = self._clock()
+        # What was erased while the responses were written is not recorded any more.
+        profile = making.profile if self._profile_of(user_id) else ""
         with self._database.write() as session:
             comparison = Comparison(
                 user_id=user_id,
@@ -212,7 +226,9 @@ class Maker:
             session.flush()
             rows = zip("AB", making.plan.conditions, making.plan.seeds, responses, strict=True)
             for side, condition, seed, made in rows:
-                session.add(self._row(comparison.id, side, condition, seed, made))
+                row = self._row(comparison.id, side, condition, seed, made)
+                row.profile = profile if condition is Condition.PERSONAL else ""
+                session.add(row)
         return comparison.id
 
     def _row(

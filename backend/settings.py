@@ -90,6 +90,29 @@ class Settings(BaseModel):
     round_max_new: int = Field(64, ge=1, description="At most so many new pairs per round.")
     round_replay: int = Field(10, ge=0, description="Older pairs trained on again per round.")
     round_user_cap: int = Field(32, ge=1, description="At most so many pairs of one user a round.")
+    fast_update_choices: int = Field(
+        3,
+        ge=0,
+        description="After so many choices a new user's vector is trained alone, before the next "
+        "round; 0 turns that off.",
+    )
+    user_model: Literal["individual", "cluster"] = Field(
+        "individual",
+        description="How a user becomes a vector: one of their own, or a mixture of shared ones. "
+        "Fixed once there are versions.",
+    )
+    clusters: int = Field(
+        10, ge=2, le=100, description="Shared vectors of the cluster user model. Fixed likewise."
+    )
+    profiles: bool = Field(
+        True, description="Whether what users write about themselves goes into their prompts."
+    )
+    loss: Literal["sigmoid", "ipo", "robust", "hinge"] = Field(
+        "sigmoid", description="Preference loss of a round: DPO, IPO, robust DPO or hinge."
+    )
+    label_noise: float = Field(
+        0.1, ge=0, lt=0.5, description="Share of choices the robust loss takes to be mistaken."
+    )
     round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
     learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
     learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")

@@ -6,8 +6,9 @@ Server-drawn like `accounts.py`: a form that worked redirects back here with a s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from backend.administration import INVITE_DAYS, MOST_USERS_SHOWN, Administration
 from backend.auth import Accounts, CurrentUser
 from backend.errors import AttuneError, NotFound, TooManyRequests
 from backend.identity import ROLES, includes
+from backend.profiles import MOST_CHARACTERS, Profiles
 from backend.web import SESSION_COOKIE, SessionCookie, Visitors, status_of
 from ui.server_pages import ServerPages
 
@@ -30,6 +32,8 @@ _DONE = {
     "role": "Your account can do more now.",
     "users": "Saved.",
     "withdrawn": "The invite does not work any more.",
+    "profile": "Saved. The pairs made from now on go by it.",
+    "erased": "What you had written is erased. The pairs made from now on do without it.",
 }
 
 Step = Callable[[CurrentUser, dict[str, str]], Awaitable[Response]]
@@ -47,6 +51,7 @@ class AccountPage:
 
     accounts: Accounts
     administration: Administration
+    profiles: Profiles
     visitors: Visitors
     cookie: SessionCookie
     shown: ServerPages
@@ -60,6 +65,7 @@ class AccountPage:
         for name, step in (
             ("claim", self._claim),
             ("password", self._password),
+            ("profile", self._profile),
             ("invites", self._invite),
             ("withdraw", self._withdraw),
             ("users", self._user),
@@ -98,7 +104,7 @@ class AccountPage:
             try:
                 return await step(user, form)
             except AttuneError as error:
-                return await self._page(request, user, name, error, form.get("username", ""))
+                return await self._page(request, user, name, error, form)
 
         return posted
 
@@ -117,6 +123,13 @@ class AccountPage:
         response = RedirectResponse("/account?done=password", 303)
         self.cookie.remember(response, signed_in)
         return response
+
+    async def _profile(self, user: CurrentUser, form: dict[str, str]) -> Response:
+        erase = form.get("act") == "erase"
+        text = "" if erase else form.get("profile", "")
+        await run_in_threadpool(self.profiles.write, user.id, text)
+        done = "profile" if text.strip() else "erased"
+        return RedirectResponse(f"/account?done={done}", 303)
 
     async def _invite(self, user: CurrentUser, form: dict[str, str]) -> Response:
         token = await run_in_threadpool(self.administration.invite, user.id, form.get("role", ""))
@@ -148,9 +161,10 @@ class AccountPage:
         user: CurrentUser,
         wrong: str = "",
         error: AttuneError | None = None,
-        username: str = "",
+        form: Mapping[str, str] = MappingProxyType({}),
     ) -> Response:
         query = request.query_params
+        kept = await run_in_threadpool(self.profiles.read, user.id)
         response = self.shown.show(
             "account.html",
             status_of(error) if error is not None else 200,
@@ -158,7 +172,11 @@ class AccountPage:
             is_researcher=includes(user.role, "researcher"),
             wrong=wrong,
             error=str(error) if error is not None else None,
-            username=username,
+            username=form.get("username", ""),
+            profile=form.get("profile", kept) if wrong == "profile" else kept,
+            profile_kept=bool(kept),
+            profiles_used=self.profiles.used,
+            profile_most=MOST_CHARACTERS,
             done=_DONE.get(query.get("done", "")),
             leaving="leaving" in query,
             **(await self._admins_part(request, user)),

@@ -20,6 +20,7 @@ from backend.administration import Administration
 from backend.auth import Accounts, CurrentUser, SignedIn
 from backend.errors import AttuneError, NotFound, TooManyRequests
 from backend.oauth import CALLBACK_PATH, LOGIN_PATH, HuggingFaceLogin
+from backend.profiles import Profiles
 from backend.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
@@ -37,6 +38,7 @@ def add_account_pages(
     *,
     accounts: Accounts,
     administration: Administration,
+    profiles: Profiles,
     visitors: Visitors,
     cookie: SessionCookie,
     hugging_face: HuggingFaceLogin | None = None,
@@ -59,6 +61,7 @@ def add_account_pages(
     AccountPage(
         accounts=accounts,
         administration=administration,
+        profiles=profiles,
         visitors=visitors,
         cookie=cookie,
         shown=shown,

@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from db.models import Invite, LoginFailure, User, WebSession
+from db.models import Comparison, Invite, LoginFailure, Response, User, WebSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,17 @@ def user_by_id(session: Session, user_id: int, *, lock: bool = False) -> User | 
     """The user; `lock` keeps other writers off the row until the transaction ends."""
     query = select(User).where(User.id == user_id)
     return session.scalar(query.with_for_update() if lock else query)
+
+
+def forget_profile(session: Session, user_id: int) -> None:
+    """Take what the user once wrote out of the record of every response made with it."""
+    own = select(Comparison.id).where(Comparison.user_id == user_id)
+    session.execute(
+        update(Response)
+        .where(Response.comparison_id.in_(own), Response.profile != "")
+        .values(profile=""),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def user_by_key(session: Session, username_key: str, *, lock: bool = False) -> User | None:

@@ -15,6 +15,7 @@ from backend.engines.base import Sampling
 from backend.engines.local import LocalEngine
 from backend.insights import Insights
 from backend.making import Maker
+from backend.profiles import Profiles
 from backend.training import Training
 from backend.versions import Versions
 from db.models import Round, RoundPair, User
@@ -101,6 +102,7 @@ def make_desk(
         base_share=0.0,
         clock=clock,
         rng=random.Random(3),
+        profile_of=Profiles(database, used=True).in_prompt,
     )
     closing.callback(maker.close)
     closing.callback(engine.close)

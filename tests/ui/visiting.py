@@ -19,6 +19,7 @@ import ui
 from backend.administration import Administration
 from backend.auth import Accounts
 from backend.oauth import HuggingFaceLogin
+from backend.profiles import Profiles
 from backend.web import SessionCookie, Visitors, create_web
 from db.session import Database
 from tests.backend.people import GOOD, cheap
@@ -37,6 +38,7 @@ class Site:
         self._database = database = Database(url)
         self.accounts = Accounts(database, passwords=cheap(), clock=clock, **policy)
         self.administration = Administration(database, clock=clock)
+        self.profiles = Profiles(database, used=True)
         self.provider = Provider()
         self.app = create_web(assets=ASSETS, error_page=error_page)
         visitors = Visitors(self.accounts)
@@ -44,6 +46,7 @@ class Site:
             self.app,
             accounts=self.accounts,
             administration=self.administration,
+            profiles=self.profiles,
             visitors=visitors,
             cookie=SessionCookie(secure=False, embed=False),
             hugging_face=HuggingFaceLogin(
