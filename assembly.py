@@ -29,18 +29,21 @@ from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.engines.local import LocalEngine
 from backend.errors import AttuneError, ConfigurationError
+from backend.evidence import Evidence
 from backend.insights import Insights
 from backend.lease import Lease, this_process
-from backend.making import Maker
+from backend.making import Maker, Shares
 from backend.oauth import HuggingFaceLogin
 from backend.passwords import Passwords
 from backend.persona_cast import rules_from
 from backend.personas import Personas
 from backend.prefetch import Prefetcher
+from backend.prequential import Scorer
 from backend.profiles import Profiles
 from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
+from backend.styles import load_styles
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
 from backend.versions import Versions
@@ -56,6 +59,8 @@ from ui.lab import build_lab
 
 _log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 3600.0
+# Rounds leave a pair alone so long for its prequential score; scoring takes a second or less.
+_SCORE_WAIT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +113,19 @@ def build(ground: Ground) -> FastAPI:
         min_choices=settings.round_min_choices,
     )
     compare = build_compare(desk, insights, accounts)
-    lab = build_lab(insights, training, versions, accounts, personas)
+    evidence = Evidence(database, identity=engine.model_identity)
+    lab = build_lab(insights, training, versions, accounts, personas, evidence=evidence)
     web = _make_web(ground, accounts, compare, lab)
+    scorer = Scorer(database, engine, clock=now)
     jobs = [
+        Job("score", scorer.run, settings.tick_s),
         Job("follow", versions.follow, settings.tick_s),
         Job("tidy", accounts.tidy, _TIDY_EVERY_S),
     ]
     if model is not None and settings.trainer:
         jobs.append(Job("tick", training.tick, settings.tick_s))
     ground.closing.callback(start_scheduler(jobs).shutdown)
+    ground.closing.callback(scorer.close)
     _start_personas(settings, personas)
     return web
 
@@ -167,8 +176,10 @@ def _make_desk(
             top_p=settings.top_p,
             max_new_tokens=settings.max_new_tokens,
         ),
-        blind_share=settings.blind_share,
-        base_share=settings.base_share,
+        shares=Shares(
+            blind=settings.blind_share, base=settings.base_share, varied=settings.varied_share
+        ),
+        styles=load_styles(),
         clock=now,
         rng=rng,
         profile_of=_profiles(ground).in_prompt,
@@ -226,6 +237,7 @@ def _make_training(
         max_wait=timedelta(seconds=settings.round_max_wait_s),
         timeout_s=settings.round_timeout_s,
         clock=now,
+        score_wait=_SCORE_WAIT,
         fast_choices=settings.fast_update_choices,
     )
     if model is not None and settings.trainer:

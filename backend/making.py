@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,7 +27,9 @@ from backend.engines.base import (
     Sampling,
 )
 from backend.errors import Unavailable
+from backend.styles import Record, Style, draw_styles, with_example
 from db.models import Comparison, Response
+from db.queries import comparisons as queries
 from db.session import Database
 from trainer.prompting import personal_messages
 from trainer.types import Message
@@ -53,26 +56,53 @@ class Plan:
             on) or `base` (personal against the untouched base model).
         conditions: of sides A and B, in this order.
         seeds: likewise.
+        styles: likewise; None answers as it comes.
     """
 
     purpose: str
     conditions: tuple[Condition, Condition]
     seeds: tuple[int, int]
+    styles: tuple[Style | None, Style | None] = (None, None)
 
 
-def draw_plan(rng: random.Random, *, blind_share: float, base_share: float) -> Plan:
-    """Draw why a comparison is made, its conditions and their sides. Pure but for `rng`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """How often which kind of comparison is made.
+
+    Attributes:
+        blind: personal against generic, of all.
+        base: personal against the base model, of all.
+        varied: two styles side by side, of the rest.
+    """
+
+    blind: float
+    base: float
+    varied: float = 0.0
+
+
+def draw_plan(
+    rng: random.Random,
+    shares: Shares,
+    styles: Sequence[Style] = (),
+    records: Mapping[str, Record] | None = None,
+) -> Plan:
+    """Draw why a comparison is made, its conditions, sides and styles. Pure but for `rng`."""
     draw = rng.random()
-    if draw < blind_share:
+    if draw < shares.blind:
         purpose, other = "blind", Condition.GENERIC
-    elif draw < blind_share + base_share:
+    elif draw < shares.blind + shares.base:
         purpose, other = "base", Condition.BASE
     else:
         purpose, other = "learn", Condition.PERSONAL
     conditions = (Condition.PERSONAL, other)
     if rng.random() < 0.5:
         conditions = (other, Condition.PERSONAL)
-    return Plan(purpose, conditions, (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED)))
+    drawn: tuple[Style | None, Style | None] = (None, None)
+    if purpose == "learn" and len(styles) > 1 and rng.random() < shares.varied:
+        liked, any_other = draw_styles(styles, records or {}, rng)
+        drawn = (liked, any_other) if rng.random() < 0.5 else (any_other, liked)
+    seeds = (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED))
+    return Plan(purpose, conditions, seeds, drawn)
 
 
 class Making:
@@ -136,18 +166,18 @@ class Maker:
         engine: Engine,
         *,
         sampling: Sampling,
-        blind_share: float,
-        base_share: float,
+        shares: Shares,
         clock: Callable[[], datetime],
         rng: random.Random,
+        styles: Sequence[Style] = (),
         profile_of: Callable[[int], str] = lambda _user_id: "",
     ) -> None:
         self._database = database
         self._engine = engine
         self._profile_of = profile_of
         self._sampling = sampling
-        self._blind_share = blind_share
-        self._base_share = base_share
+        self._shares = shares
+        self._styles = styles
         self._clock = clock
         self._rng = rng
         self._lock = threading.Lock()
@@ -163,19 +193,22 @@ class Maker:
         Raises:
             Unavailable: the engine is closed. ValueError: the prompt does not fit the model.
         """
+        records = self._records(user_id)
         with self._lock:
-            plan = draw_plan(self._rng, blind_share=self._blind_share, base_share=self._base_share)
+            plan = draw_plan(self._rng, self._shares, self._styles, records)
         profile = self._profile_of(user_id)
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt.text},)
         personal = personal_messages(messages, profile)
         requests = [
             GenerationRequest(
-                messages=personal if condition is Condition.PERSONAL else messages,
+                messages=with_example(
+                    personal if condition is Condition.PERSONAL else messages, style
+                ),
                 condition=condition,
                 user_id=user_id,
                 sampling=replace(self._sampling, seed=seed),
             )
-            for condition, seed in zip(plan.conditions, plan.seeds, strict=True)
+            for condition, seed, style in zip(plan.conditions, plan.seeds, plan.styles, strict=True)
         ]
         try:
             generation = self._engine.generate(requests, priority)
@@ -195,6 +228,15 @@ class Maker:
     def close(self) -> None:
         """Wait for the last ones to end; the engine must have been closed before."""
         self._waiters.shutdown(wait=True)
+
+    def _records(self, user_id: int) -> dict[str, Record]:
+        """How the styles have fared with this user."""
+        if not self._styles:
+            return {}
+        with self._database.read() as session:
+            judged = queries.style_choices(session, user_id)
+        won, lost = Counter(w for w, _ in judged), Counter(x for _, x in judged)
+        return {name: Record(won[name], lost[name]) for name in won.keys() | lost.keys()}
 
     def _finish(self, user_id: int, making: Making) -> int:
         try:
@@ -224,9 +266,11 @@ class Maker:
             )
             session.add(comparison)
             session.flush()
-            rows = zip("AB", making.plan.conditions, making.plan.seeds, responses, strict=True)
-            for side, condition, seed, made in rows:
+            plan = making.plan
+            rows = zip("AB", plan.conditions, plan.seeds, plan.styles, responses, strict=True)
+            for side, condition, seed, style, made in rows:
                 row = self._row(comparison.id, side, condition, seed, made)
+                row.style = style.name if style is not None else None
                 row.profile = profile if condition is Condition.PERSONAL else ""
                 session.add(row)
         return comparison.id

@@ -75,6 +75,12 @@ class Settings(BaseModel):
     base_share: float = Field(
         0.1, ge=0, le=1, description="Share of pairs with a base response; against feedback loops."
     )
+    varied_share: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of the other pairs whose sides answer after examples of two styles.",
+    )
     trainer: bool = Field(True, description="Whether this process runs the scheduler and trainer.")
     trainer_threads: int = Field(0, ge=0, description="Trainer's CPU threads; 0 means all cores.")
     trainer_nice: int = Field(10, ge=0, le=19, description="How far training steps back (nice).")

@@ -118,6 +118,34 @@ def count_choices(session: Session, user_id: int) -> int:
     return session.scalar(statement) or 0
 
 
+def style_choices(session: Session, user_id: int) -> list[tuple[str, str]]:
+    """(style preferred, style passed over) of this user's standing choices between two styles."""
+    preferred, other = aliased(Response), aliased(Response)
+    statement = (
+        select(preferred.style, other.style)
+        .select_from(Choice)
+        .join(
+            preferred,
+            and_(
+                preferred.comparison_id == Choice.comparison_id,
+                func.lower(preferred.side) == Choice.verdict,
+            ),
+        )
+        .join(
+            other,
+            and_(other.comparison_id == Choice.comparison_id, other.side != preferred.side),
+        )
+        .where(
+            Choice.user_id == user_id,
+            Choice.verdict.in_(("a", "b")),
+            preferred.style.is_not(None),
+            other.style.is_not(None),
+            effective(),
+        )
+    )
+    return [(won, lost) for won, lost in session.execute(statement) if won and lost]
+
+
 def fresh_prompt_ids(session: Session, user_id: int) -> Sequence[int]:
     """Bank prompts this user has not been issued yet."""
     issued = exists().where(Comparison.prompt_id == Prompt.id, Comparison.user_id == user_id)

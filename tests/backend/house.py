@@ -14,7 +14,7 @@ from backend.comparisons import Desk
 from backend.engines.base import Sampling
 from backend.engines.local import LocalEngine
 from backend.insights import Insights
-from backend.making import Maker
+from backend.making import Maker, Shares
 from backend.profiles import Profiles
 from backend.training import Training
 from backend.versions import Versions
@@ -98,8 +98,7 @@ def make_desk(
         database,
         engine,
         sampling=Sampling(max_new_tokens=6),
-        blind_share=blind_share,
-        base_share=0.0,
+        shares=Shares(blind=blind_share, base=0.0),
         clock=clock,
         rng=random.Random(3),
         profile_of=Profiles(database, used=True).in_prompt,

@@ -17,7 +17,7 @@ from backend.comparisons import ComparisonView, Desk
 from backend.engines.base import Sampling
 from backend.engines.echo import EchoEngine
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.making import Maker
+from backend.making import Maker, Shares
 from backend.prefetch import Prefetcher
 from backend.versions import Versions
 from db.models import Choice, Comparison, Prompt, Response, User
@@ -68,8 +68,7 @@ def _house(
         database,
         engine,
         sampling=Sampling(max_new_tokens=40),
-        blind_share=0.2,
-        base_share=0.2,
+        shares=Shares(blind=0.2, base=0.2),
         clock=clock,
         rng=random.Random(3),
     )

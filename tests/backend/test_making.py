@@ -6,16 +6,14 @@ import random
 from collections import Counter
 
 from backend.engines.base import Condition
-from backend.making import draw_plan
+from backend.making import Shares, draw_plan
 
 DRAWS = 4000
 
 
 def test_shares_are_kept() -> None:
     rng = random.Random(7)
-    purposes = Counter(
-        draw_plan(rng, blind_share=0.1, base_share=0.2).purpose for _ in range(DRAWS)
-    )
+    purposes = Counter(draw_plan(rng, Shares(blind=0.1, base=0.2)).purpose for _ in range(DRAWS))
     assert abs(purposes["blind"] / DRAWS - 0.1) < 0.02
     assert abs(purposes["base"] / DRAWS - 0.2) < 0.02
     assert abs(purposes["learn"] / DRAWS - 0.7) < 0.03
@@ -23,7 +21,7 @@ def test_shares_are_kept() -> None:
 
 def test_the_personal_response_stands_on_either_side_equally_often() -> None:
     rng = random.Random(7)
-    left = Counter(draw_plan(rng, blind_share=1, base_share=0).conditions[0] for _ in range(DRAWS))
+    left = Counter(draw_plan(rng, Shares(blind=1, base=0)).conditions[0] for _ in range(DRAWS))
     assert set(left) == {Condition.PERSONAL, Condition.GENERIC}
     assert abs(left[Condition.PERSONAL] / DRAWS - 0.5) < 0.03
 
@@ -32,7 +30,7 @@ def test_conditions_fit_the_purpose_and_seeds_differ() -> None:
     rng = random.Random(7)
     others = {"learn": Condition.PERSONAL, "blind": Condition.GENERIC, "base": Condition.BASE}
     for _ in range(DRAWS):
-        plan = draw_plan(rng, blind_share=0.3, base_share=0.3)
+        plan = draw_plan(rng, Shares(blind=0.3, base=0.3))
         assert sorted(plan.conditions) == sorted((Condition.PERSONAL, others[plan.purpose]))
         assert plan.seeds[0] != plan.seeds[1]
         assert all(0 <= seed < 2**63 for seed in plan.seeds)
@@ -40,5 +38,5 @@ def test_conditions_fit_the_purpose_and_seeds_differ() -> None:
 
 def test_no_share_means_none() -> None:
     rng = random.Random(7)
-    plans = [draw_plan(rng, blind_share=0, base_share=0) for _ in range(200)]
+    plans = [draw_plan(rng, Shares(blind=0, base=0)) for _ in range(200)]
     assert {plan.purpose for plan in plans} == {"learn"}

@@ -20,7 +20,7 @@ from backend.comparisons import Desk
 from backend.engines.base import Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.errors import Conflict, InvalidInput, NotAllowed
-from backend.making import Maker
+from backend.making import Maker, Shares
 from backend.persona_cast import Persona
 from backend.persona_rules import RULES
 from backend.personas import Personas
@@ -75,8 +75,7 @@ def make_house(
                 database,
                 engine,
                 sampling=Sampling(max_new_tokens=60),
-                blind_share=0.2,
-                base_share=0.2,
+                shares=Shares(blind=0.2, base=0.2),
                 clock=clock,
                 rng=random.Random(3),
             )

@@ -18,7 +18,7 @@ from backend.engines.base import Condition, GenerationRequest, Priority, Samplin
 from backend.engines.echo import EchoEngine
 from backend.engines.generation import RunningGeneration
 from backend.errors import InvalidInput, NotAllowed, NotFound
-from backend.making import Maker
+from backend.making import Maker, Shares
 from backend.profiles import Profiles
 from backend.versions import Versions
 from db.models import Choice, Response, User
@@ -63,8 +63,7 @@ def desk(
         database,
         engine,
         sampling=Sampling(max_new_tokens=8),
-        blind_share=blind_share,
-        base_share=1 - blind_share,
+        shares=Shares(blind=blind_share, base=1 - blind_share),
         clock=clock,
         rng=random.Random(1),
         profile_of=Profiles(database, used=used).in_prompt,

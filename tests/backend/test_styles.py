@@ -1,0 +1,121 @@
+"""Styles: what comes with Attune, who is drawn, what the responses and the draw remember."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+from sqlalchemy import select
+
+from backend import prompts
+from backend.comparisons import Desk
+from backend.engines.base import Sampling
+from backend.engines.echo import EchoEngine
+from backend.making import Maker, Shares, draw_plan
+from backend.styles import Record, Style, draw_styles, load_styles, with_example
+from backend.versions import Versions
+from db.models import Response
+from db.queries.comparisons import style_choices
+from db.session import Database
+from tests.backend.house import new_user
+from tests.conftest import Clock
+from trainer.types import Message
+
+STYLES = load_styles()
+USER: Message = {"role": "user", "content": "Why is the sky blue?"}
+SYSTEM: Message = {"role": "system", "content": "About me: I teach."}
+
+
+def test_the_styles_have_names_that_fit_the_database_and_whole_dialogues() -> None:
+    names = [style.name for style in STYLES]
+    assert len(names) == len(set(names)) > 8
+    assert all(len(name) <= 32 for name in names)
+    assert [s.name for s in STYLES if not s.example] == ["as it comes"]
+    for style in STYLES:
+        roles = [message["role"] for message in style.example]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+def test_an_example_stands_between_the_system_message_and_the_prompt() -> None:
+    example: tuple[Message, ...] = (USER, {"role": "assistant", "content": "Air scatters blue."})
+    style = Style("brief", example)
+    assert with_example([USER], style) == (*example, USER)
+    assert with_example([SYSTEM, USER], style) == (SYSTEM, *example, USER)
+    assert with_example([SYSTEM, USER], None) == (SYSTEM, USER)
+
+
+def test_what_a_user_prefers_is_drawn_most_and_everything_else_goes_on_being_drawn() -> None:
+    rng = random.Random(5)
+    records = {"list": Record(won=8, lost=1), "brief": Record(won=0, lost=6)}
+    drawn = [draw_styles(STYLES, records, rng) for _ in range(3000)]
+    assert all(first is not second for first, second in drawn)
+    favourites = Counter(first.name for first, _ in drawn)
+    assert favourites.most_common(1)[0][0] == "list"
+    assert favourites["list"] > 5 * favourites["brief"]
+    others = Counter(second.name for _, second in drawn)
+    assert set(others) == {style.name for style in STYLES}
+    assert others["brief"] > 3000 / len(STYLES) / 2  # still there for a change of mind
+
+
+def test_only_pairs_to_learn_from_are_varied_and_the_favourite_stands_on_either_side() -> None:
+    rng = random.Random(7)
+    shares = Shares(blind=0.2, base=0.2, varied=0.5)
+    records = {"list": Record(won=200)}
+    plans = [draw_plan(rng, shares, STYLES, records) for _ in range(4000)]
+    learn = [plan for plan in plans if plan.purpose == "learn"]
+    varied = [plan for plan in learn if plan.styles != (None, None)]
+    assert all(plan.styles == (None, None) for plan in plans if plan.purpose != "learn")
+    assert abs(len(varied) / len(learn) - 0.5) < 0.04
+    sides = Counter(
+        [style.name if style else "" for style in plan.styles].index("list")
+        for plan in varied
+        if any(style and style.name == "list" for style in plan.styles)
+    )
+    assert abs(sides[0] - sides[1]) < 0.15 * sides.total()
+
+
+def test_responses_keep_their_style_and_choices_teach_the_draw(
+    database: Database, clock: Clock, tmp_path: Path
+) -> None:
+    prompts.import_bank(database, clock())
+    engine = EchoEngine()
+    versions = Versions(database, engine, tmp_path, clock=clock)
+    versions.ensure_initial()
+    versions.follow()
+    maker = Maker(
+        database,
+        engine,
+        sampling=Sampling(max_new_tokens=8),
+        shares=Shares(blind=0, base=0, varied=1),
+        styles=STYLES,
+        clock=clock,
+        rng=random.Random(3),
+    )
+    desk = Desk(
+        database,
+        maker,
+        max_prompt_chars=100,
+        clock=clock,
+        rng=random.Random(4),
+        pair_taken=lambda _user: None,
+    )
+    try:
+        user = new_user(database, clock)
+        seen = list(desk.stream(user))[-1]
+        assert seen.comparison_id is not None
+        with database.read() as session:
+            made = session.scalars(select(Response).order_by(Response.side)).all()
+            assert style_choices(session, user) == []
+        first, second = (response.style for response in made)
+        assert first != second
+        desk.choose(user, seen.comparison_id, "b")
+        with database.read() as session:
+            assert style_choices(session, user) == [(second, first)]
+            assert style_choices(session, user + 1) == []
+        desk.undo(user)
+        with database.read() as session:
+            assert style_choices(session, user) == []
+    finally:
+        engine.close()
+        maker.close()
