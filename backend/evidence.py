@@ -20,7 +20,7 @@ from db.queries.evidence import Count, ScoreCounts
 from db.session import Database
 
 _FRESH_S = 3.0
-_SHARE_OF_TIME = 0.05  # of a core, at most, for reading this again and again
+_SHARE_OF_TIME = 0.2  # of one core, at most, for reading this again and again
 _USERS_SHOWN = 100
 _VERSIONS_SHOWN = 60
 _POINTS = 24  # of a curve, at most

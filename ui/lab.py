@@ -13,11 +13,12 @@ import gradio as gr
 import pandas as pd  # type: ignore[import-untyped]  # it comes with Gradio
 
 from backend.auth import Accounts, CurrentUser
+from backend.evidence import Evidence
 from backend.insights import Insights, LabSnapshot, RoundRow
 from backend.personas import Personas
 from backend.training import Training
 from backend.versions import Versions
-from ui import lab_personas, layout, tables
+from ui import lab_evidence, lab_personas, layout, tables
 from ui.lab_parts import Parts, draw
 from ui.markup import plain
 from ui.session import Attempt, researcher
@@ -35,6 +36,8 @@ def build_lab(
     versions: Versions,
     accounts: Accounts,
     personas: Personas,
+    *,
+    evidence: Evidence,
 ) -> gr.Blocks:
     """The page, wired to the use cases."""
     page = layout.blocks("Lab")
@@ -42,6 +45,7 @@ def build_lab(
         parts = draw()
         _wire(page, parts, _Handlers(parts, insights, training, versions, accounts))
         lab_personas.wire(page, parts.personas, personas, accounts)
+        lab_evidence.wire(page, parts.evidence, evidence, accounts)
     return page
 
 

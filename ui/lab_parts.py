@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui import lab_personas, layout
+from ui import lab_blocks, lab_evidence, lab_personas, layout
+from ui.lab_evidence import EvidenceParts
 from ui.lab_personas import PersonaParts
 from ui.layout import Header
 
@@ -21,8 +22,9 @@ _LOSS_NOTE = (
 )
 _ACCURACY_NOTE = (
     "Share of the step's pairs whose chosen response has the larger implicit reward. Personal: "
-    "under the user's own vector. Generic: under the shared vector, the control. High pair "
-    "accuracy says nothing about the health of generated text; the gate looks at that."
+    "under the user's own vector. Generic: under the shared vector, the control. These are pairs "
+    "being trained on: whether it is personal is answered above, by choices scored before that. "
+    "Accuracy says nothing about the health of generated text either; the gate looks at that."
 )
 _GATE_NOTE = (
     "A round becomes a version only if its numbers are finite, its held-out pairs are not worse "
@@ -55,6 +57,7 @@ class Parts:
     no: gr.Button
     users: gr.Markdown
     personas: PersonaParts
+    evidence: EvidenceParts
 
     @property
     def details(self) -> list[Any]:
@@ -86,6 +89,7 @@ def draw() -> Parts:
             summary = gr.Markdown("", elem_id="lab-summary")
             train = gr.Button("Train now", elem_id="train-now")
         notice = gr.Markdown("", elem_id="notice")
+        evidence = lab_evidence.draw()
         with gr.Row(elem_id="lab-grid"):
             with gr.Column(min_width=0):
                 rounds = _list_card("Rounds", "lab-rounds")
@@ -105,8 +109,8 @@ def draw() -> Parts:
                     chosen = _dropdown("Round", "round-chosen")
                     with gr.Row(elem_id="curves"):
                         loss = _plot("Does it fit?", "loss", _LOSS_NOTE)
-                        accuracy = _plot("Is it personal?", "accuracy", _ACCURACY_NOTE)
-                    _question("May it go live?", _GATE_NOTE)
+                        accuracy = _plot("Training pairs: told apart?", "accuracy", _ACCURACY_NOTE)
+                    lab_blocks.question("May it go live?", _GATE_NOTE)
                     verdict = gr.Markdown("", elem_id="verdict")
                     with gr.Accordion("Figures of the gate", open=False):
                         figures = gr.Markdown("", elem_classes=["table"])
@@ -135,6 +139,7 @@ def draw() -> Parts:
         no=no,
         users=users,
         personas=personas,
+        evidence=evidence,
     )
 
 
@@ -162,17 +167,9 @@ def _dropdown(label: str, elem_id: str) -> gr.Dropdown:
     )
 
 
-def _question(question: str, note: str) -> None:
-    """A heading with its definition one click away."""
-    gr.HTML(
-        f"<h3>{question}</h3><details><summary>what is this?</summary><p>{note}</p></details>",
-        elem_classes=["question"],
-    )
-
-
 def _plot(question: str, elem_id: str, note: str) -> gr.LinePlot:
     with gr.Column(min_width=0):
-        _question(question, note)
+        lab_blocks.question(question, note)
         return gr.LinePlot(
             x="step",
             y="value",

@@ -118,23 +118,23 @@ class Judged:
         *,
         nth: int = 0,
     ) -> None:
-        """Margins: personal, generic, the wrong user's."""
+        """Margins: personal, generic, the wrong user's; in place of what a scorer has found."""
         personal, generic, wrong = margins
         with self.database.read() as session:
             user = session.get_one(Choice, choice).user_id
-        self._add(
-            PrequentialScore(
-                choice_id=choice,
-                user_id=user,
-                version_id=version,
-                nth=nth,
-                personal_nats=personal,
-                generic_nats=generic,
-                wrong_nats=wrong,
-                wrong_user_id=None,
-                scored_at=self.clock(),
-            )
+        row = PrequentialScore(
+            choice_id=choice,
+            user_id=user,
+            version_id=version,
+            nth=nth,
+            personal_nats=personal,
+            generic_nats=generic,
+            wrong_nats=wrong,
+            wrong_user_id=None,
+            scored_at=self.clock(),
         )
+        with self.database.write() as session:
+            session.merge(row)
 
     def _add(self, row: Base) -> None:
         with self.database.write() as session:
