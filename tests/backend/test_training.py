@@ -16,7 +16,9 @@ from backend.lease import LEASE_TTL
 from backend.trainer_process import TrainerProcess
 from db.models import Response, Round, TrainerLease
 from dev.waiting import wait_for
-from tests.backend.house import CONFIG, LIMIT_S, House, trainer_arguments
+from tests.backend.house import CONFIG, IDENTITY, LIMIT_S, House, trainer_arguments
+from trainer.artifacts import load_version
+from trainer.types import Condition, Message
 
 
 def test_choices_become_a_live_version_that_makes_the_next_responses(
@@ -263,3 +265,26 @@ def test_a_failed_vector_round_is_tried_again_later_and_holds_no_full_round_up(
     full = house.round()
     assert (full.status, full.kind) == ("promoted", "full")
     assert house.uses(full.id) == ["new"] * 5
+
+
+def test_a_version_of_clustered_users_is_served_like_any_other(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house(config=replace(CONFIG, user_model="cluster", clusters=3))
+    first = house.live
+    house.choose(4)
+    assert house.round().status == "promoted"
+    assert house.live == first + 1
+    vectors = load_version(house.folder / "round-000001", base_identity=IDENTITY).vectors
+    assert set(vectors.personal) == {house.user}
+    messages = (Message(role="user", content="What is tea?"),)
+    personal, new, generic = (
+        house.engine.score(messages, [[5, 6, 7]], condition, user)
+        for condition, user in (
+            (Condition.PERSONAL, house.user),
+            (Condition.PERSONAL, house.user + 1),
+            (Condition.GENERIC, None),
+        )
+    )
+    assert personal != generic
+    assert new == generic
