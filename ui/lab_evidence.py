@@ -74,8 +74,8 @@ _TABLES = (
     "are those it scored, blind comparisons those it made. People and simulated users are never "
     "added up."
 )
-_QUESTIONS: tuple[tuple[str, str, Callable[[Figures], Figure]], ...] = (
-    ("Blind win-rate", _BLIND, lambda figures: figures.blind.rate),
+_QUESTIONS: tuple[tuple[str, str, Callable[[Figures], Figure | Blind]], ...] = (
+    ("Blind win-rate", _BLIND, lambda figures: figures.blind),
     ("Foreseen: personal", _PERSONAL, lambda figures: figures.personal),
     ("Foreseen: generic", _GENERIC, lambda figures: figures.generic),
     ("Foreseen: wrong user", _WRONG, lambda figures: figures.wrong),
@@ -162,11 +162,11 @@ def in_words(snapshot: Snapshot) -> str:
     return plain(" ".join(said))
 
 
-def figure_pair(people: Figure, simulated: Figure) -> str:
+def figure_lines(people: Figure | Blind, simulated: Figure | Blind) -> str:
     """A figure of people, and of simulated users where it has been measured."""
-    shown = [f"{_long(people)} *people*"]
-    if simulated.count:
-        shown.append(f"{_long(simulated)} *simulated*")
+    shown = [_line(people, "people")]
+    if _rate(simulated).count:
+        shown.append(_line(simulated, "simulated"))
     return "\n\n".join(shown)
 
 
@@ -242,7 +242,7 @@ class _Handlers:
     def _told(self, snapshot: Snapshot) -> Updates:
         parts = self._parts
         shown = (
-            figure_pair(of(snapshot.people), of(snapshot.simulated)) for _, _, of in _QUESTIONS
+            figure_lines(of(snapshot.people), of(snapshot.simulated)) for _, _, of in _QUESTIONS
         )
         return {
             parts.summary: in_words(snapshot),
@@ -320,11 +320,21 @@ def _verdict(who: str, figures: Figures) -> str:
     return f"{who}: {found}, {pairs}."
 
 
-def _long(figure: Figure) -> str:
-    pairs = tables.counted(figure.count, "pair")
+def _rate(measured: Figure | Blind) -> Figure:
+    return measured.rate if isinstance(measured, Blind) else measured
+
+
+def _line(measured: Figure | Blind, whose: str) -> str:
+    figure = _rate(measured)
+    behind = f"{whose}, {tables.counted(figure.count, 'pair')}"
+    if isinstance(measured, Blind) and figure.count:
+        ties = tables.counted(measured.tie, "tie")
+        behind += f": {measured.won} won, {measured.lost} lost, {ties}, "
+        behind += f"{measured.both_bad} both bad"
     if figure.count < _FEW:
-        return f"no evidence yet · {pairs}"
-    return f"**{plain(tables.percent(figure.share))}** {plain(f'({_ends(figure)}) · {pairs}')}"
+        return plain(f"no evidence yet · {behind}")
+    share = plain(tables.percent(figure.share))
+    return f"**{share}** {plain(f'({_ends(figure)}) · {behind}')}"
 
 
 def _ends(figure: Figure) -> str:

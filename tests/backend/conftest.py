@@ -77,6 +77,7 @@ def make_house(
     with ExitStack() as closing:
 
         def make(
+            *,
             config: TrainConfig = CONFIG,
             trainer: TrainerProcess = trainer,
             blind_share: float = 0.0,
