@@ -93,7 +93,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         yield running.wait_ready()
 
 
-def _invent(app: RunningApp) -> None:
+@pytest.fixture(scope="module")
+def invented(app: RunningApp) -> None:
     """A person and two simulated users who became easier to foresee; the second version knew them.
 
     The first version's blind comparisons were generic against generic.
@@ -162,10 +163,8 @@ def test_at_first_there_is_no_evidence_and_a_choice_is_scored(
 
 @pytest.mark.browser
 def test_figures_curve_users_and_versions(
-    researcher: Page, app: RunningApp, picture: Callable[..., None]
+    invented: None, researcher: Page, picture: Callable[..., None]
 ) -> None:
-    _invent(app)
-    researcher.reload()
     summary = researcher.locator("#evidence-summary")
     expect(summary).to_contain_text(
         "Simulated users: personal responses are preferred", timeout=SOON_MS
@@ -191,7 +190,9 @@ def test_figures_curve_users_and_versions(
 
 
 @pytest.mark.browser
-def test_it_fits_on_a_phone_in_the_dark(researcher: Page, picture: Callable[..., None]) -> None:
+def test_it_fits_on_a_phone_in_the_dark(
+    invented: None, researcher: Page, picture: Callable[..., None]
+) -> None:
     researcher.emulate_media(color_scheme="dark")
     researcher.set_viewport_size({"width": 390, "height": 844})
     researcher.reload()
