@@ -43,6 +43,7 @@ from backend.profiles import Profiles
 from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
+from backend.shared_pairs import SharedPairs
 from backend.styles import load_styles
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
@@ -180,6 +181,7 @@ def _make_desk(
             blind=settings.blind_share, base=settings.base_share, varied=settings.varied_share
         ),
         styles=load_styles(),
+        shared=SharedPairs(database, first=settings.shared_pairs, clock=now, rng=rng),
         clock=now,
         rng=rng,
         profile_of=_profiles(ground).in_prompt,

@@ -94,6 +94,11 @@ class Desk:
             yield view
             return
         under_way = self._maker.under_way(user_id)
+        if not under_way and self._maker.hand_over(user_id):
+            handed = self._show_next(user_id)
+            if handed is not None:
+                yield handed
+                return
         making = under_way[0] if under_way else self._start_from_bank(user_id)
         yield from self._watch(user_id, making)
 

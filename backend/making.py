@@ -27,6 +27,7 @@ from backend.engines.base import (
     Sampling,
 )
 from backend.errors import Unavailable
+from backend.shared_pairs import SharedPairs
 from backend.styles import Record, Style, draw_styles, with_example
 from db.models import Comparison, Response
 from db.queries import comparisons as queries
@@ -105,6 +106,13 @@ def draw_plan(
     return Plan(purpose, conditions, seeds, drawn)
 
 
+def draw_shared_plan(rng: random.Random, styles: Sequence[Style]) -> Plan:
+    """A pair for many: both sides under e₀, in two styles drawn alike for everybody."""
+    first, second = rng.sample(list(styles), 2)
+    seeds = (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED))
+    return Plan("learn", (Condition.GENERIC, Condition.GENERIC), seeds, (first, second))
+
+
 class Making:
     """One comparison on its way to the database."""
 
@@ -170,6 +178,7 @@ class Maker:
         clock: Callable[[], datetime],
         rng: random.Random,
         styles: Sequence[Style] = (),
+        shared: SharedPairs | None = None,
         profile_of: Callable[[int], str] = lambda _user_id: "",
     ) -> None:
         self._database = database
@@ -178,6 +187,7 @@ class Maker:
         self._sampling = sampling
         self._shares = shares
         self._styles = styles
+        self._shared = shared
         self._clock = clock
         self._rng = rng
         self._lock = threading.Lock()
@@ -193,9 +203,7 @@ class Maker:
         Raises:
             Unavailable: the engine is closed. ValueError: the prompt does not fit the model.
         """
-        records = self._records(user_id)
-        with self._lock:
-            plan = draw_plan(self._rng, self._shares, self._styles, records)
+        plan = self._plan(user_id, prompt)
         profile = self._profile_of(user_id)
         messages: tuple[Message, ...] = ({"role": "user", "content": prompt.text},)
         personal = personal_messages(messages, profile)
@@ -228,6 +236,24 @@ class Maker:
     def close(self) -> None:
         """Wait for the last ones to end; the engine must have been closed before."""
         self._waiters.shutdown(wait=True)
+
+    def hand_over(self, user_id: int) -> bool:
+        """Give a user who has just begun a pair others judge too, if there is one; not shown yet.
+
+        Its place is among the prefetched ones.
+        """
+        live = self._engine.live_version
+        if self._shared is None or live is None:
+            return False
+        return self._shared.hand_over(user_id, live.version_id)
+
+    def _plan(self, user_id: int, prompt: PromptText) -> Plan:
+        if self._shared is not None and not prompt.own and self._shared.begins(user_id):
+            with self._lock:
+                return draw_shared_plan(self._rng, self._styles)
+        records = self._records(user_id)
+        with self._lock:
+            return draw_plan(self._rng, self._shares, self._styles, records)
 
     def _records(self, user_id: int) -> dict[str, Record]:
         """How the styles have fared with this user."""

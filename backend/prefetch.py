@@ -99,6 +99,8 @@ class Prefetcher:
                 queries.retire_prefetched(session, user_id, live.version_id, self._clock())
         coming = sum(not making.shown for making in self._maker.under_way(user_id))
         for _ in range(self._target - waiting - coming):
+            if self._maker.hand_over(user_id):
+                continue
             prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
             making = self._maker.start(user_id, prompt, Priority.PREFETCH, shown=False)
             making.stored.add_done_callback(self._on_stored)

@@ -75,6 +75,12 @@ class Settings(BaseModel):
     base_share: float = Field(
         0.1, ge=0, le=1, description="Share of pairs with a base response; against feedback loops."
     )
+    shared_pairs: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="So many of everybody's first pairs are made once, without a vector, for all.",
+    )
     varied_share: float = Field(
         0.75,
         ge=0,

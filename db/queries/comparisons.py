@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from db.models import Choice, Comparison, Prompt, Response
@@ -116,6 +116,39 @@ def count_choices(session: Session, user_id: int) -> int:
         Choice.user_id == user_id, Choice.verdict.in_(COUNTED), effective()
     )
     return session.scalar(statement) or 0
+
+
+def count_comparisons(session: Session, user_id: int) -> int:
+    """Comparisons ever made for this user."""
+    statement = select(func.count()).select_from(Comparison).where(Comparison.user_id == user_id)
+    return session.scalar(statement) or 0
+
+
+def shared_comparison(session: Session, user_id: int, version_id: int) -> Comparison | None:
+    """The oldest pair this version made under e₀, in two styles, on a prompt new to this user."""
+    own = aliased(Comparison)
+    personal = exists().where(
+        Response.comparison_id == Comparison.id,
+        or_(
+            Response.condition != "generic",
+            Response.style.is_(None),
+            Response.version_id != version_id,
+        ),
+    )
+    oldest = (
+        select(Comparison)
+        .join(Prompt, Prompt.id == Comparison.prompt_id)
+        .where(
+            Comparison.purpose == "learn",
+            Prompt.owner_id.is_(None),
+            _made_by(version_id),
+            ~personal,
+            ~exists().where(own.user_id == user_id, own.prompt_id == Comparison.prompt_id),
+        )
+        .order_by(Comparison.id)
+        .limit(1)
+    )
+    return session.scalars(_whole(oldest)).first()
 
 
 def style_choices(session: Session, user_id: int) -> list[tuple[str, str]]:

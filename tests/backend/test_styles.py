@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from pathlib import Path
 
-from sqlalchemy import select
-
-from backend import prompts
-from backend.comparisons import Desk
-from backend.engines.base import Sampling
-from backend.engines.echo import EchoEngine
-from backend.making import Maker, Shares, draw_plan
+from backend.making import Shares, draw_plan
 from backend.styles import Record, Style, draw_styles, load_styles, with_example
-from backend.versions import Versions
-from db.models import Response
-from db.queries.comparisons import style_choices
-from db.session import Database
-from tests.backend.house import new_user
-from tests.conftest import Clock
 from trainer.types import Message
 
 STYLES = load_styles()
@@ -73,49 +60,3 @@ def test_only_pairs_to_learn_from_are_varied_and_the_favourite_stands_on_either_
         if any(style and style.name == "list" for style in plan.styles)
     )
     assert abs(sides[0] - sides[1]) < 0.15 * sides.total()
-
-
-def test_responses_keep_their_style_and_choices_teach_the_draw(
-    database: Database, clock: Clock, tmp_path: Path
-) -> None:
-    prompts.import_bank(database, clock())
-    engine = EchoEngine()
-    versions = Versions(database, engine, tmp_path, clock=clock)
-    versions.ensure_initial()
-    versions.follow()
-    maker = Maker(
-        database,
-        engine,
-        sampling=Sampling(max_new_tokens=8),
-        shares=Shares(blind=0, base=0, varied=1),
-        styles=STYLES,
-        clock=clock,
-        rng=random.Random(3),
-    )
-    desk = Desk(
-        database,
-        maker,
-        max_prompt_chars=100,
-        clock=clock,
-        rng=random.Random(4),
-        pair_taken=lambda _user: None,
-    )
-    try:
-        user = new_user(database, clock)
-        seen = list(desk.stream(user))[-1]
-        assert seen.comparison_id is not None
-        with database.read() as session:
-            made = session.scalars(select(Response).order_by(Response.side)).all()
-            assert style_choices(session, user) == []
-        first, second = (response.style for response in made)
-        assert first != second
-        desk.choose(user, seen.comparison_id, "b")
-        with database.read() as session:
-            assert style_choices(session, user) == [(second, first)]
-            assert style_choices(session, user + 1) == []
-        desk.undo(user)
-        with database.read() as session:
-            assert style_choices(session, user) == []
-    finally:
-        engine.close()
-        maker.close()

@@ -1,0 +1,89 @@
+"""The first pairs of every user are the same for all: made once under e₀, judged by many.
+
+Where tastes are opposed over one and the same pair, nothing but the users' vectors can explain both
+choices, so a few choices separate people. A pair that exists already also needs no generating. Only
+bank prompts are shared, and nothing personal is in them: no vector, no profile.
+
+Knows nothing of pages, engines and styles.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from db.models import Comparison, Response
+from db.queries import comparisons as queries
+from db.session import Database
+
+_SIDES = {"A": "B", "B": "A"}
+
+
+class SharedPairs:
+    """Hands pairs made for others on to users who have just begun.
+
+    Args:
+        first: how many of a user's first comparisons are shared ones; 0 turns sharing off.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        first: int,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        self._database = database
+        self._first = first
+        self._clock = clock
+        self._rng = rng
+
+    def begins(self, user_id: int) -> bool:
+        """Whether the user's next comparison is one of the first."""
+        if not self._first:
+            return False
+        with self._database.read() as session:
+            return queries.count_comparisons(session, user_id) < self._first
+
+    def hand_over(self, user_id: int, version_id: int) -> bool:
+        """Store a copy of somebody's shared pair, not shown yet, for this user if there is one.
+
+        Args:
+            version_id: only pairs this version made are handed over.
+        """
+        if not self.begins(user_id):
+            return False
+        with self._database.write() as session:
+            original = queries.shared_comparison(session, user_id, version_id)
+            if original is None:
+                return False
+            self._copy(session, original, user_id)
+        return True
+
+    def _copy(self, session: Session, original: Comparison, user_id: int) -> None:
+        copy = Comparison(
+            user_id=user_id,
+            prompt_id=original.prompt_id,
+            purpose=original.purpose,
+            created_at=self._clock(),
+        )
+        session.add(copy)
+        session.flush()
+        turned = self._rng.random() < 0.5
+        for response in original.responses:
+            side = _SIDES[response.side] if turned else response.side
+            session.add(_copied(response, copy.id, side))
+
+
+def _copied(response: Response, comparison_id: int, side: str) -> Response:
+    """Everything that made the response stays with it."""
+    kept = {
+        column.key: getattr(response, column.key)
+        for column in Response.__table__.columns
+        if column.key not in {"id", "comparison_id", "side"}
+    }
+    return Response(comparison_id=comparison_id, side=side, **kept)
