@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run demo test check fix screens bench-loop chromium clean help
+.PHONY: bench-learning run demo test check fix screens bench-loop bench-gate chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
@@ -14,7 +14,9 @@ help:
 	@echo "make check       ruff and mypy"
 	@echo "make fix         format and mend what ruff can"
 	@echo "make screens     renew the pictures in docs/screens"
+	@echo "make bench-learning  measure what is learnt (FULL=1: the long form); one JSON line last"
 	@echo "make bench-loop  measure the loop; one JSON line last"
+	@echo "make bench-gate  the gate against 200 bad and 50 good candidates; goes on where it stood"
 
 run: $(VENV)/ready
 	@$(BIN)/python app.py
@@ -51,6 +53,13 @@ screens: $(VENV)/ready-dev chromium
 
 bench-loop: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.loop
+
+bench-learning: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.learning --size $(if $(FULL),full,plain)
+
+# Hours on two cores, most of them on the candidates; what is judged already stays.
+bench-gate: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.gate --resume
 
 # Debian's Chromium where no browser is found; the tests drive whichever there is.
 chromium:

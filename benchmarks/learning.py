@@ -1,0 +1,174 @@
+"""Does what is generated become each person's own? `make bench-learning` (FULL=1: the long form).
+
+Simulated users choose, P-DPO and its controls learn from the same choices, and everybody answers
+held-out prompts. One result file per seed lands in docs/results; the table, the plots and the
+samples in docs/RESULTS.md are made from those files. Prints one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.base_model import resolve
+from backend.settings import load_settings
+from benchmarks import learning_report
+from benchmarks.learning_trial import Plan, Trial
+from benchmarks.learning_world import World, questions
+from trainer.config import TrainConfig
+from trainer.language_model import load_language_model
+from trainer.prompting import PromptFormat
+
+_ROOT = Path(__file__).parents[1]
+_RESULTS = _ROOT / "docs" / "results"
+_DOCUMENT = _ROOT / "docs" / "RESULTS.md"
+_FIGURES = _ROOT / "docs" / "figures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is done; `rules` are the reported personas, never those recipes are tuned on."""
+
+    rules: tuple[str, ...]
+    rounds: int
+    checkpoints: tuple[int, ...]
+    held_out: int
+    own_adapters: bool
+    seeds: tuple[int, ...]
+    new_tokens: int
+
+
+SIZES = {
+    "plain": Size(
+        rules=("shorter", "longer", "lists", "no lists"),
+        rounds=4,
+        checkpoints=(20,),
+        held_out=12,
+        own_adapters=False,
+        seeds=(0,),
+        new_tokens=64,
+    ),
+    "full": Size(
+        rules=(
+            *("shorter", "longer", "lists", "no lists"),
+            *("simple words", "technical words", "warm", "sober"),
+        ),
+        rounds=8,
+        checkpoints=(20, 40),
+        held_out=24,
+        own_adapters=True,
+        seeds=(0, 1, 2),
+        new_tokens=64,
+    ),
+}
+# Recipes are searched on other personas and other prompts than those reported.
+TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
+_PER_ROUND = 5
+_TITLES = {
+    "plain": "Plain: four personas, 20 choices each",
+    "full": "Full: eight personas, 40 choices each",
+}
+_COMMANDS = {"plain": "make bench-learning", "full": "FULL=1 make bench-learning"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the trials that have no result file yet, then write the report."""
+    options = _options(arguments)
+    size = SIZES[options.size]
+    config = _recipe(options.recipe)
+    for seed in options.seeds if options.seeds is not None else size.seeds:
+        target = options.results / f"learning-{options.size}-{seed}.json"
+        if options.again or not target.exists():
+            _run(size, config, seed, target, tuning=options.tuning)
+    trials = learning_report.read_trials(options.results, options.size)
+    if options.tuning:
+        print(json.dumps(learning_report.goals(trials)))
+        return
+    section = learning_report.report(
+        trials, _TITLES[options.size], _COMMANDS[options.size], _FIGURES, options.size
+    )
+    learning_report.put_between(_DOCUMENT, f"learning {options.size}", section)
+    print(json.dumps(learning_report.goals(trials)))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="plain")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these seeds")
+    parser.add_argument("--again", action="store_true", help="run even where a result file exists")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder of result files")
+    parser.add_argument(
+        "--tuning", action="store_true", help="the personas and prompts kept for tuning recipes"
+    )
+    parser.add_argument("--recipe", default="{}", help="training settings to change, as JSON")
+    return parser.parse_args(arguments)
+
+
+def _recipe(changes: str) -> TrainConfig:
+    return replace(TrainConfig(), **json.loads(changes))
+
+
+def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bool) -> None:
+    """One trial; its result file is written at the end, whole."""
+    settings = load_settings({})
+    model = resolve(settings.model, None, settings.cache_dir, _say)
+    base = load_language_model(model.path, model.identity)
+    asked = questions(tuning=tuning, held_out=size.held_out, seed=seed)
+    plan = Plan(
+        rules=TUNING_RULES if tuning else size.rules,
+        per_round=_PER_ROUND,
+        rounds=size.rounds,
+        checkpoints=size.checkpoints,
+        replay=0.5,
+        shared=1.0,
+        varied=1.0,
+        own_adapters=size.own_adapters,
+        seed=seed,
+    )
+    world = World(base, PromptFormat(base.tokenizer, config.prefix_tokens), size.new_tokens, 1024)
+    started = time.perf_counter()
+    trial = Trial(world, plan, asked, replace(config, seed=seed), _say)
+    results = trial.run()
+    content: dict[str, Any] = {
+        "machine": _machine(),
+        "plan": asdict(plan),
+        "recipe": config.to_json(),
+        "held_out": size.held_out,
+        "new_tokens": size.new_tokens,
+        "questions": asked.held_out,
+        "seconds": round(time.perf_counter() - started, 1),
+        **asdict(results),
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    partial.rename(target)
+
+
+def _machine() -> str:
+    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return f"{os.cpu_count()} cores, {kind}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _say(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The methods compared: each an adapter, a user model and an optimizer's state, trained in rounds.
+
+personal   P-DPO: one adapter, a vector per user
+pooled     DPO on everybody's pairs: one adapter, one vector, no user
+own        one adapter and one vector per user, nothing shared (costs as much as there are users)
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from trainer.adapter import AttachedAdapter, attached, initial_adapter
+from trainer.batching import PairRows, epoch_batches
+from trainer.config import TrainConfig
+from trainer.language_model import LanguageModel
+from trainer.learning import Learner
+from trainer.user_models import UserModel, initial_users, users_from_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What one method knows after a round."""
+
+    adapter: dict[str, Tensor]
+    users: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def untrained(base: LanguageModel, config: TrainConfig) -> Arm:
+    """The state before the first round."""
+    users = initial_users(base.model, base.tokenizer, config)
+    return Arm(initial_adapter(base.model, config), users.tensors(), {})
+
+
+@contextmanager
+def in_place(
+    base: LanguageModel, arm: Arm, config: TrainConfig, learning: Sequence[int] = ()
+) -> Iterator[tuple[AttachedAdapter, UserModel]]:
+    """Attach the arm's adapter to the base model; afterwards the model is as it was."""
+    users = users_from_tensors(config.user_model, arm.users, learning, base.device)
+    with attached(base.model, config, arm.adapter) as adapter:
+        yield adapter, users
+
+
+def without_users(config: TrainConfig) -> TrainConfig:
+    """The recipe of an arm that knows no user: only the term under e₀, which is DPO."""
+    return replace(config, alpha=1.0)
+
+
+def train(
+    base: LanguageModel,
+    arm: Arm,
+    pairs: Sequence[PairRows],
+    references: Mapping[int, float],
+    config: TrainConfig,
+    *,
+    learning: Sequence[int],
+    seed: str,
+) -> tuple[Arm, float]:
+    """One round's optimizer steps; returns the new state and the seconds they took."""
+    started = time.perf_counter()
+    with in_place(base, arm, config, learning) as (adapter, users):
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=config,
+            state=arm.optimizer,
+        )
+        for epoch in range(config.epochs):
+            for batch in epoch_batches(len(pairs), config.batch_pairs, seed=f"{seed}/{epoch}"):
+                learner.step([pairs[i] for i in batch], adapter=epoch >= config.adapter_from_epoch)
+        trained = Arm(adapter.tensors(), users.tensors(), learner.state())
+    return trained, time.perf_counter() - started
+
+
+def replayed(older: Sequence[PairRows], count: int, rng: random.Random) -> list[PairRows]:
+    """Older pairs to train on again: users in turn, at random within a user."""
+    pools: dict[int, list[PairRows]] = {}
+    for pair in older:
+        pools.setdefault(pair.pair.user_id, []).append(pair)
+    for pool in pools.values():
+        rng.shuffle(pool)
+    picked: list[PairRows] = []
+    while len(picked) < count and any(pools.values()):
+        for pool in pools.values():
+            if pool and len(picked) < count:
+                picked.append(pool.pop())
+    return picked

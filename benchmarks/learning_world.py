@@ -1,0 +1,165 @@
+"""What the learning benchmark stands on: base model, prompts, texts written and read, pairs scored.
+
+Uses the trainer's and the backend's own parts; nothing of the method is written again here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+
+from backend.persona_rules import RULES
+from trainer.batching import PairRows, pair_rows
+from trainer.language_model import LanguageModel
+from trainer.probes import Probe, ProbeText, read_texts, write_texts
+from trainer.prompting import PromptFormat
+from trainer.scoring import response_logps
+from trainer.types import Message, PreferencePair, ResponseTokens
+
+_WRITTEN_AT_ONCE = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One response wanted: the messages shown to the model and the vector (P, H) before them."""
+
+    messages: tuple[Message, ...]
+    prefix: Tensor | None
+    example: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One response: its tokens, end of turn included where it ended, and its text."""
+
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The base model and how long responses may be."""
+
+    base: LanguageModel
+    prompts: PromptFormat
+    new_tokens: int
+    forward_tokens: int
+
+    def write(self, asked: Sequence[Asked], *, seed: int) -> list[Written]:
+        """Sample one response each under the model as it stands (an adapter may be attached)."""
+        probes = [Probe((*one.example, *one.messages), one.prefix) for one in asked]
+        lengths = [sum(len(m["content"]) for m in probe.messages) for probe in probes]
+        order = sorted(range(len(probes)), key=lengths.__getitem__)
+        written: dict[int, Written] = {}
+        for start in range(0, len(order), _WRITTEN_AT_ONCE):
+            some = order[start : start + _WRITTEN_AT_ONCE]
+            texts = write_texts(
+                self.base,
+                self.prompts,
+                [probes[i] for i in some],
+                new_tokens=self.new_tokens,
+                seed=seed + start,
+            )
+            written |= {i: self._written(ids) for i, ids in zip(some, texts, strict=True)}
+        return [written[i] for i in range(len(asked))]
+
+    def read(self, asked: Sequence[Asked], texts: Sequence[Written]) -> list[ProbeText]:
+        """How likely the base model finds the texts; no adapter may be attached."""
+        ended = self.base.stop_ids[0]
+        return read_texts(
+            self.base,
+            self.prompts,
+            [one.messages for one in asked],
+            [tuple(t for t in text.token_ids if t != ended) for text in texts],
+            max_tokens=self.forward_tokens,
+        )
+
+    def rows(self, pair: PreferencePair) -> PairRows:
+        """Token rows of one pair."""
+        return pair_rows(pair, self.prompts)
+
+    @torch.no_grad()
+    def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
+        """response_id → log π_ref, nats; no adapter may be attached."""
+        rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
+        logps = response_logps(
+            self.base.model, rows, [None] * len(rows), max_tokens=self.forward_tokens
+        )
+        ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
+        return dict(zip(ids, logps.tolist(), strict=True))
+
+    @torch.no_grad()
+    def margins(
+        self,
+        pairs: Sequence[PairRows],
+        prefixes: Sequence[Tensor],
+        references: Mapping[int, float],
+    ) -> list[float]:
+        """h of each pair under its prefix and the adapter that is attached, nats."""
+        rows = [row for p in pairs for row in (p.chosen, p.rejected)]
+        both = [prefix for prefix in prefixes for _ in range(2)]
+        logps = response_logps(self.base.model, rows, both, max_tokens=self.forward_tokens)
+        moved = [
+            float(chosen - rejected)
+            - (references[p.pair.chosen.response_id] - references[p.pair.rejected.response_id])
+            for p, (chosen, rejected) in zip(pairs, logps.view(-1, 2), strict=True)
+        ]
+        return moved
+
+    def _written(self, ids: tuple[int, ...]) -> Written:
+        text = str(self.base.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        ended = len(ids) < self.new_tokens
+        return Written((*ids, self.base.stop_ids[0]) if ended else ids, text)
+
+
+def preference(
+    number: int, user: int, question: str, responses: tuple[Written, Written], rule: str
+) -> PreferencePair | None:
+    """What a persona of `rule` makes of two responses; None where it has no preference."""
+    first, second = responses
+    if not first.token_ids or not second.token_ids:
+        return None
+    verdict = RULES[rule].prefers(first.text, second.text)
+    if verdict == 0:
+        return None
+    chosen, rejected = (first, second) if verdict > 0 else (second, first)
+    return PreferencePair(
+        pair_id=number,
+        user_id=user,
+        messages=as_prompt(question),
+        chosen=ResponseTokens(2 * number, chosen.token_ids),
+        rejected=ResponseTokens(2 * number + 1, rejected.token_ids),
+    )
+
+
+def as_prompt(question: str) -> tuple[Message, ...]:
+    """A single-turn prompt."""
+    return ({"role": "user", "content": question},)
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Prompts of one trial: choices are made on `training`, texts are judged on `held_out`."""
+
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def questions(*, tuning: bool, held_out: int, seed: int) -> Questions:
+    """Prompts from the bank; those for tuning recipes and those for reports never meet."""
+    lines = files("backend").joinpath("data/prompts.jsonl").read_text("utf-8").splitlines()
+    bank = [json.loads(line)["text"] for line in lines]
+    mine = [text for text in bank if _for_tuning(text) == tuning]
+    random.Random(f"questions {seed}").shuffle(mine)
+    return Questions(tuple(mine[held_out:]), tuple(mine[:held_out]))
+
+
+def _for_tuning(text: str) -> bool:
+    return hashlib.sha256(text.encode()).digest()[0] % 2 == 0

@@ -1,0 +1,38 @@
+"""The benchmark of the gate runs to its end on a random model, and goes on where it stood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gate import main
+from benchmarks.gate_candidates import CLASSES
+from benchmarks.gate_report import read_records
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_it_judges_every_class_and_resumes(
+    tmp_path: Path, embedded_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "gate.json"
+    told = ["--tiny", "--threads=1", f"--results={results}", f"--folder={tmp_path / 'kept'}"]
+    main([*told, "--bad=2", "--good=1"])
+    first = read_records(results)
+    assert set(first) == {"good-000", "bad-000", "bad-001"}
+    summary = main([*told, "--bad=6", "--good=1", "--resume"])
+    records = read_records(results)
+    assert {name: records[name] for name in first} == first
+    assert {r["kind"] for r in records.values()} == {"good", *CLASSES}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+    assert summary["bad"] + summary["bad_left_out"] == 6
+    assert summary["by_class"]["not finite"] == {"bad": 1, "refused": 1, "left_out": 0}
+    assert records["bad-003"]["reasons"][0].startswith("users who did not take part")
+    # The figures are kept as the judge reads them: it comes to the same verdicts again.
+    assert main([*told, "--judge-again"]) == summary

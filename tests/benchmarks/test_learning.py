@@ -1,0 +1,116 @@
+"""The learning benchmark whole, on a random two-layer model: every method, figure and page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.learning_report import goals, prequential, put_between, read_trials, report
+from benchmarks.learning_trial import Plan, Trial, winrate
+from benchmarks.learning_world import World, Written, preference, questions
+from tests.trainer.conftest import CONFIG, base, tokenizer  # noqa: F401 - fixtures
+from trainer.language_model import LanguageModel
+from trainer.probes import ProbeText
+from trainer.prompting import PromptFormat
+
+PLAN = Plan(
+    rules=("shorter", "longer"),
+    per_round=2,
+    rounds=2,
+    checkpoints=(2, 4),
+    replay=0.5,
+    shared=0.5,
+    varied=1.0,
+    own_adapters=True,
+    seed=3,
+)
+
+
+@pytest.fixture
+def trial(base: LanguageModel) -> dict[str, Any]:  # noqa: F811 - the fixture above
+    world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
+    asked = questions(tuning=True, held_out=2, seed=3)
+    config = replace(CONFIG, epochs=1)
+    results = Trial(world, PLAN, asked, config, lambda _message: None).run()
+    return {
+        "machine": "a test",
+        "plan": asdict(PLAN),
+        "held_out": 2,
+        "new_tokens": 12,
+        "questions": asked.held_out,
+        "seconds": 60.0,
+        **asdict(results),
+    }
+
+
+def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
+    trial: dict[str, Any], tmp_path: Path
+) -> None:
+    choices = trial["choices"]
+    assert {choice["user"] for choice in choices} == {1, 2}
+    # Before the first round nobody has a vector: personal, generic and another's are one thing.
+    for choice in choices:
+        if choice["nth"] <= PLAN.per_round:
+            assert choice["personal"] == choice["generic"] == choice["wrong"] == choice["pooled"]
+    later = [choice for choice in choices if choice["nth"] > PLAN.per_round]
+    assert later
+    assert all(choice["personal"] != choice["wrong"] for choice in later)
+    assert all(choice["own"] != choice["pooled"] for choice in later)
+    assert set(trial["judged"]) == {"2", "4"}
+    assert set(trial["train_s"]) == {"personal", "pooled", "own"}
+    assert all(len(seconds) == PLAN.rounds for seconds in trial["train_s"].values())
+
+    found = goals([trial])
+    assert found["winrate_personal_vs_generic_at_20"] is None  # it was never judged at 20
+    assert found["logprob_per_token_drop"] is not None
+    (tmp_path / "learning-tiny-3.json").write_text(json.dumps(trial))
+    document = tmp_path / "RESULTS.md"
+    document.write_text("# Results\n")
+    trials = read_trials(tmp_path, "tiny")
+    section = report(trials, "Tiny", "make bench-tiny", tmp_path / "figures", "tiny")
+    put_between(document, "learning tiny", section)
+    put_between(document, "learning tiny", section)
+    text = document.read_text()
+    assert text.count("### Tiny") == 1
+    assert text.startswith("# Results\n")
+    for name in ("prequential", "winrates"):
+        assert (tmp_path / "figures" / f"learning-tiny-{name}.png").stat().st_size > 1000
+
+
+def test_a_persona_without_a_preference_makes_no_pair() -> None:
+    short, long = Written((5, 2), "One two."), Written((5, 6, 7), "One two three.")
+    pair = preference(4, 1, "Why?", (long, short), "shorter")
+    assert pair is not None
+    assert pair.chosen.token_ids == short.token_ids
+    assert preference(4, 1, "Why?", (long, short), "lists") is None
+    assert preference(4, 1, "Why?", (Written((), ""), short), "longer") is None
+
+
+def test_win_rates_count_ties_half() -> None:
+    mine = [ProbeText((1,), text, 0.0) for text in ("a", "a b", "a b c")]
+    others = [ProbeText((1,), text, 0.0) for text in ("a b", "a b", "a b")]
+    assert winrate("shorter", mine, others) == pytest.approx(0.5)
+    assert winrate("longer", mine[1:], others[1:]) == pytest.approx(0.75)
+
+
+def test_a_margin_of_nothing_counts_half() -> None:
+    choices = [{"nth": n, "personal": margin} for n, margin in enumerate((0.0, 2.0, -1.0, 3.0), 1)]
+    share, low, high, count = prequential([{"choices": choices}], "personal", 0, 4)
+    assert (share, count) == (2.5 / 4, 4)
+    assert low < 2.5 / 4 < high
+    assert prequential([{"choices": choices}], "personal", 1, 3)[0] == 0.5
+    assert prequential([{"choices": choices}], "own", 0, 4)[0] is None
+
+
+def test_prompts_for_tuning_and_for_reports_never_meet() -> None:
+    tuned, told = (
+        questions(tuning=True, held_out=9, seed=1),
+        questions(tuning=False, held_out=9, seed=1),
+    )
+    assert not {*tuned.training, *tuned.held_out} & {*told.training, *told.held_out}
+    assert not set(told.training) & set(told.held_out)
+    assert told.held_out != questions(tuning=False, held_out=9, seed=2).held_out
