@@ -216,6 +216,11 @@ class Trial:
             margins[POOLED] = self._world.margins(fresh, prefixes, self._references)
         if self._plan.own_adapters:
             margins[OWN] = self._own_margins(fresh)
+        foreseen = {
+            name: f"{sum(value > 0 for value in values) / max(1, len(values)):.2f}"
+            for name, values in margins.items()
+        }
+        self._say(f"round {number}: foreseen {foreseen}")
         nth: Counter[int] = Counter()
         for index, pair in enumerate(fresh):
             user = pair.pair.user_id
