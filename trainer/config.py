@@ -21,30 +21,39 @@ class GateConfig:
             beyond what chance explains (see `trainer.gate`).
         held_out_spread_nats: least spread of one pair's change in loss that is put down to chance.
         held_out_min_pairs: a single user is judged by at least so many held-out pairs.
+        max_own_over_generic_nats: how much the mean loss of a user's pairs in the round may be
+            higher under the user's vector than under the generic one.
         max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
             below the base model's.
+        max_end_logp_drop_nats: the same for the end of turn where a chosen response ended.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
         text_spread_nats: spread of that between sound texts, put down to chance.
+        max_drift_nats: how much less likely per token the base model's own texts may be under
+            any writer.
         min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
-        max_repetition: largest share of repeated 4-grams in one user's generated text.
-        probe_prompts: prompts generated per touched user.
-        probe_users: at most so many touched users are probed, most choices first.
+        max_repetition: largest share of repeated 4-grams in one user's generated texts.
+        probe_prompts: prompts generated per writer.
+        probe_users: at most so many touched users are probed, most choices first; beside them the
+            generic user and one who did not take part.
         probe_new_tokens: length limit of a probe text.
     """
 
     held_out_loss_tolerance: float = 0.10
     held_out_spread_nats: float = 0.5
     held_out_min_pairs: int = 4
+    max_own_over_generic_nats: float = 0.05
     max_chosen_logp_drop_nats: float = 1.0
+    max_end_logp_drop_nats: float = 3.0
     max_nll_rise_nats: float = 0.5
     text_spread_nats: float = 0.35
+    max_drift_nats: float = 1.0
     min_length_ratio: float = 0.15
     max_length_ratio: float = 3.0
     max_repetition: float = 0.5
-    probe_prompts: int = 6
-    probe_users: int = 4
-    probe_new_tokens: int = 48
+    probe_prompts: int = 8
+    probe_users: int = 3
+    probe_new_tokens: int = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

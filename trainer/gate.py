@@ -3,19 +3,28 @@
 The rules, for figures of the round (candidate) and of the version it started from (parent):
 
 1. Every number of adapter and user vectors is finite.
-2. Held-out pairs: the mean rise of the DPO loss, candidate over parent, pair by pair, is at most
+2. What belongs to users who did not take part is the parent's, bit for bit.
+3. Held-out pairs: the mean rise of the DPO loss, candidate over parent, pair by pair, is at most
    tolerance + 2·s/√n, where n is the number of pairs and s the standard deviation of the rises,
    taken as at least `held_out_spread_nats`: few pairs must be much worse, many only a little. The
    same for the worst-off user and for the oldest user (whose latest choice is longest ago), each
    counted only with `held_out_min_pairs` pairs. Without held-out pairs there is nothing to judge.
-3. The chosen responses' mean log-prob per token, under their users' vectors, has not fallen more
-   than `max_chosen_logp_drop_nats` below the base model's (likelihood displacement).
-4. Probe texts of every writer (generic user, touched users) against the base model's own to the
-   same prompts: likely under the base model, of comparable length, not repeating, none empty.
+4. The round's own pairs: under a user's own vector their mean DPO loss is at most
+   `max_own_over_generic_nats` above that under e₀, for each user with at least three of them and
+   for all together. A vector that suits its user worse than none,
+   even on what it was trained on, is somebody else's.
+5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
+   not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
+   displacement), nor that of their end of turn more than `max_end_logp_drop_nats`.
+6. Probe texts of every writer (generic user, touched users, one who did not take part) against the
+   base model's own to the same prompts: likely under the base model, of comparable length, not
+   repeating, none empty.
    Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
    the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
    (not that of the texts at hand: garbage spreads widely and would excuse itself).
    Both sides share one length limit, and a text cut there counts as that long on both sides.
+7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
+   token. The same texts are compared, so that nothing need be allowed for chance.
 
 A comparison with an undefined number refuses. Knows nothing of torch, models and files.
 """
@@ -29,6 +38,8 @@ from dataclasses import dataclass
 from trainer.config import GateConfig
 from trainer.types import PreferencePair
 
+_OWN_PAIRS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPair:
@@ -40,13 +51,28 @@ class HeldOutPair:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPair:
+    """One pair the round was trained on, after it.
+
+    Attributes:
+        own_nats, generic_nats: DPO loss under the user's vector, and under e₀.
+        chosen_logp_change: of the chosen response, nats per token, against π_ref.
+    """
+
+    user_id: int
+    own_nats: float
+    generic_nats: float
+    chosen_logp_change: float
+
+
+@dataclass(frozen=True, slots=True)
 class TextFigures:
     """How one writer's texts look.
 
     Attributes:
         mean_tokens: mean length, texts cut at the limit counted at the limit.
         nll_nats: the base model's negative log-likelihood per token; NaN without tokens.
-        repetition: share of 4-grams that stood in the same text before.
+        repetition: share of 4-grams that stood before, in the same text or in one before it.
         empty: texts without a visible character.
         texts: how many there are.
     """
@@ -64,19 +90,26 @@ class GateFigures:
 
     Attributes:
         nonfinite: names of tensors with a number that is not finite.
+        altered: users who did not take part, and yet are not what they were.
         held_out: one record per held-out pair.
         oldest_user: whose latest choice is longest ago; None without pairs.
-        chosen_logp_change: mean over training pairs, nats per token, against π_ref.
+        round_pairs: some of the pairs trained on.
+        end_logp_change: of the end of turn where chosen responses ended, nats, against π_ref;
+            None where none ended.
         base_texts: figures of the base model's own texts; None when texts could not be made.
         texts: the same by writer: `generic`, `user 7`, ….
+        drift_nats: by writer, how much less likely per token the base model's own texts are.
     """
 
     nonfinite: tuple[str, ...]
+    altered: tuple[int, ...]
     held_out: tuple[HeldOutPair, ...]
     oldest_user: int | None
-    chosen_logp_change: float
+    round_pairs: tuple[RoundPair, ...]
+    end_logp_change: float | None
     base_texts: TextFigures | None
     texts: Mapping[str, TextFigures]
+    drift_nats: Mapping[str, float]
 
 
 def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
@@ -85,16 +118,20 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
     if figures.nonfinite:
         count, first = len(figures.nonfinite), figures.nonfinite[0]
         reasons.append(f"{count} tensors hold numbers that are not finite, first {first}")
+    if figures.altered:
+        who = ", ".join(str(user) for user in figures.altered)
+        reasons.append(f"users who did not take part have been changed or lost: {who}")
     reasons.extend(_held_out_reasons(figures, config))
-    drop = -figures.chosen_logp_change
-    if not drop <= config.max_chosen_logp_drop_nats:
-        reasons.append(
-            f"chosen responses have become improbable: {drop:.2f} nats per token below the base "
-            f"model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
-        )
+    reasons.extend(_round_pair_reasons(figures, config))
     if figures.base_texts is not None:
         for writer, texts in figures.texts.items():
             reasons.extend(_text_reasons(writer, texts, figures.base_texts, config))
+        for writer, drift in figures.drift_nats.items():
+            if not drift <= config.max_drift_nats:
+                reasons.append(
+                    f"{_who(writer)}: the base model's own texts are {drift:.2f} nats per token "
+                    f"less likely, at most {config.max_drift_nats:.2f} allowed"
+                )
     return tuple(reasons)
 
 
@@ -112,8 +149,15 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
     named: dict[str, float] = {
         "nonfinite_tensors": len(figures.nonfinite),
         "held_out_pairs": len(held_out),
-        "chosen_logp_change": figures.chosen_logp_change,
+        "altered_users": len(figures.altered),
     }
+    if figures.round_pairs:
+        pairs = figures.round_pairs
+        named["chosen_logp_change"] = _mean([p.chosen_logp_change for p in pairs])
+        named["round_loss"] = _mean([p.own_nats for p in pairs])
+        named["round_loss_generic"] = _mean([p.generic_nats for p in pairs])
+    if figures.end_logp_change is not None:
+        named["end_logp_change"] = figures.end_logp_change
     if held_out:
         named["held_out_loss_parent"] = _mean([p.parent_nats for p in held_out])
         named["held_out_loss"] = _mean([p.candidate_nats for p in held_out])
@@ -126,6 +170,8 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
         named[f"{stem}_nll_nats"] = texts.nll_nats
         named[f"{stem}_repetition"] = texts.repetition
         named[f"{stem}_empty"] = texts.empty
+        if writer in figures.drift_nats:
+            named[f"{stem}_drift_nats"] = figures.drift_nats[writer]
     return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
@@ -154,10 +200,47 @@ def _held_out_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     return reasons
 
 
+def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
+    reasons = []
+    groups: dict[str, list[RoundPair]] = {}
+    for pair in figures.round_pairs:
+        groups.setdefault(f"user {pair.user_id}", []).append(pair)
+    groups = {who: pairs for who, pairs in groups.items() if len(pairs) >= _OWN_PAIRS}
+    if figures.round_pairs and len(groups) != 1:
+        groups["all users together"] = list(figures.round_pairs)
+    for who, pairs in groups.items():
+        rise = _mean([p.own_nats - p.generic_nats for p in pairs])
+        if not rise <= config.max_own_over_generic_nats:
+            reasons.append(
+                f"{who}: the own vector suits worse than none, loss {rise:+.2f} nats over "
+                f"{len(pairs)} pairs of this round, at most "
+                f"{config.max_own_over_generic_nats:+.2f} allowed"
+            )
+    if figures.round_pairs:
+        drop = -_mean([p.chosen_logp_change for p in figures.round_pairs])
+        if not drop <= config.max_chosen_logp_drop_nats:
+            reasons.append(
+                f"chosen responses have become improbable: {drop:.2f} nats per token below the "
+                f"base model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
+            )
+    if figures.end_logp_change is not None:
+        drop = -figures.end_logp_change
+        if not drop <= config.max_end_logp_drop_nats:
+            reasons.append(
+                f"responses no longer end: the end of turn is {drop:.2f} nats less likely than "
+                f"under the base model, at most {config.max_end_logp_drop_nats:.2f} allowed"
+            )
+    return reasons
+
+
+def _who(writer: str) -> str:
+    return "the generic user" if writer == "generic" else writer
+
+
 def _text_reasons(
     writer: str, texts: TextFigures, base: TextFigures, config: GateConfig
 ) -> list[str]:
-    who = "the generic user" if writer == "generic" else writer
+    who = _who(writer)
     reasons = []
     if texts.empty > base.empty:
         reasons.append(f"{who}: {texts.empty} of the generated texts are empty")

@@ -1,4 +1,4 @@
-"""Measures what the gate judges: held-out losses, chosen log-probs, probe texts.
+"""Measures what the gate judges: held-out losses, the round's pairs, likelihoods, probe texts.
 
 Everything runs on the model with the round's adapter attached. Decides nothing.
 """
@@ -7,25 +7,126 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.adapter import AttachedAdapter
-from trainer.batching import PairRows
+from trainer.batching import PairRows, Row
 from trainer.config import TrainConfig
-from trainer.gate import TextFigures
+from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, oldest_user
 from trainer.language_model import LanguageModel
 from trainer.learning import pair_tokens, reference_logps
 from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
-from trainer.probes import BaseTexts, Probe, ProbeText, read_texts, text_figures, write_texts
-from trainer.prompting import PromptFormat, personal_messages
+from trainer.probes import (
+    BaseTexts,
+    Probe,
+    ProbeText,
+    read_texts,
+    text_drops,
+    text_figures,
+    write_texts,
+)
+from trainer.prompting import EncodedPrompt, PromptFormat, personal_messages
 from trainer.scoring import response_logps
-from trainer.types import Message, PreferencePair
+from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
 
-_MOST_CHOSEN_ROWS = 16
+_ROUND_USERS = 4
+_ROUND_PAIRS_EACH = 3
+_MOST_ENDED = 6
+_DRIFT_TEXTS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a candidate is measured on; the same for every candidate of one round.
+
+    Attributes:
+        kind: of the round; in a vector round the generic user cannot have changed.
+        round_id: seeds the texts, and turns through the users who did not take part.
+        pairs: trained on. held_out: never trained on.
+        before: the held-out pairs' losses under the parent, nats (`held_out_losses`).
+        references: response_id → summed log π_ref, nats, of every response in the pairs.
+        carried: the parent's tensors of users, as `UserModel.tensors` gives them.
+        prompts: the probe texts answer these.
+    """
+
+    kind: RoundKind
+    round_id: int
+    pairs: Sequence[PairRows]
+    held_out: Sequence[PairRows]
+    before: Sequence[float]
+    references: Mapping[int, float]
+    carried: Mapping[str, Tensor]
+    prompts: Sequence[tuple[Message, ...]]
+
+
+def measure(
+    base: LanguageModel,
+    adapter: AttachedAdapter,
+    users: UserModel,
+    examination: Examination,
+    *,
+    config: TrainConfig,
+    base_texts: BaseTexts,
+) -> tuple[GateFigures, tuple[dict[str, Any], ...]]:
+    """All the gate judges a candidate by, and the texts it wrote.
+
+    The candidate is the model with `adapter` attached and `users`. With numbers that are not
+    finite nothing else is measured.
+    """
+    pairs, held_out = examination.pairs, examination.held_out
+    took_part = [rows.pair for rows in pairs]
+    tensors = users.tensors()
+    figures = GateFigures(
+        nonfinite=nonfinite({**adapter.tensors(), **tensors}),
+        altered=altered_users(examination.carried, tensors, {p.user_id for p in took_part}),
+        held_out=(),
+        oldest_user=oldest_user([*took_part, *(rows.pair for rows in held_out)]),
+        round_pairs=(),
+        end_logp_change=None,
+        base_texts=None,
+        texts={},
+        drift_nats={},
+    )
+    if figures.nonfinite:
+        return figures, ()
+    after = held_out_losses(base, users, held_out, examination.references, config)
+    absent = _absentee(tensors["user_ids"].tolist(), took_part, examination.round_id)
+    writers = (
+        # In a vector round nobody else can write otherwise than before.
+        *((None,) if examination.kind == "full" else ()),
+        *probed_users(took_part, config.gate.probe_users),
+        *((absent,) if absent is not None and examination.kind == "full" else ()),
+    )
+    profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
+    own, by_writer, drift, samples = probe_figures(
+        base,
+        adapter,
+        users,
+        writers=writers,
+        profiles=profiles,
+        messages=examination.prompts,
+        base_texts=base_texts,
+        config=config,
+        seed=config.seed + examination.round_id,
+    )
+    figures = replace(
+        figures,
+        held_out=tuple(
+            HeldOutPair(rows.pair.user_id, before, now)
+            for rows, before, now in zip(held_out, examination.before, after, strict=True)
+        ),
+        round_pairs=round_pairs(base, users, pairs, examination.references, config),
+        end_logp_change=end_logp_change(base, adapter, users, pairs, config),
+        base_texts=own,
+        texts=by_writer,
+        drift_nats=drift,
+    )
+    return figures, samples
 
 
 @torch.no_grad()
@@ -52,25 +153,100 @@ def held_out_losses(
 
 
 @torch.no_grad()
-def chosen_logp_change(
+def round_pairs(
     base: LanguageModel,
     users: UserModel,
     pairs: Sequence[PairRows],
     references: Mapping[int, float],
     config: TrainConfig,
-) -> float:
-    """Mean of (log π(y⁺|x,u) − log π_ref(y⁺|x)) / |y⁺| in nats per token.
+) -> tuple[RoundPair, ...]:
+    """What became of the pairs trained on, under their users' vectors and under e₀.
 
-    Measured after the last step, on at most 16 pairs spread evenly over `pairs`.
+    Measured after the last step, on at most 3 pairs of each of 4 users, those with most pairs.
     """
-    some = pairs[:: -(-len(pairs) // _MOST_CHOSEN_ROWS)]
-    own = [users.prefix(p.pair.user_id) for p in some]
+    some = [
+        one
+        for user in probed_users([p.pair for p in pairs], _ROUND_USERS)
+        for one in _spread([p for p in pairs if p.pair.user_id == user], _ROUND_PAIRS_EACH)
+    ]
+    vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in some}}
+    own = [vectors[p.pair.user_id] for p in some]
+    generic = [users.prefix(None)] * (2 * len(some))
+    rows = [p.chosen for p in some] + [p.rejected for p in some]
+    rows += [p.generic_chosen for p in some] + [p.generic_rejected for p in some]
     logps = response_logps(
-        base.model, [p.chosen for p in some], own, max_tokens=config.forward_tokens
+        base.model, rows, [*own, *own, *generic], max_tokens=config.forward_tokens
+    ).view(4, -1)
+    reference = reference_logps(some, references, logps.device)
+    tokens = pair_tokens(some, logps.device)
+    changes = (logps[0] - reference.chosen) / tokens.chosen
+    losses = [
+        sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
+        for policy in (PairLogps(logps[0], logps[1]), PairLogps(logps[2], logps[3]))
+    ]
+    return tuple(
+        RoundPair(rows.pair.user_id, float(mine), float(anybodys), float(change))
+        for rows, mine, anybodys, change in zip(some, *losses, changes, strict=True)
     )
-    reference = reference_logps(some, references, logps.device).chosen
-    tokens = torch.tensor([len(p.chosen.response_ids) for p in some], device=logps.device)
-    return float(((logps - reference) / tokens).mean())
+
+
+@torch.no_grad()
+def end_logp_change(
+    base: LanguageModel,
+    adapter: AttachedAdapter,
+    users: UserModel,
+    pairs: Sequence[PairRows],
+    config: TrainConfig,
+) -> float | None:
+    """Mean of log π(end of turn) − log π_ref(end of turn) where chosen responses ended, in nats.
+
+    Short probe texts cannot show that a model has forgotten to stop. Measured on at most 6 chosen
+    responses spread evenly; None where none of them ended.
+    """
+    ended = [p for p in pairs if p.chosen.response_ids[-1] in base.stop_ids]
+    if not ended:
+        return None
+    some = _spread(sorted(ended, key=lambda p: p.pair.user_id), _MOST_ENDED)
+    now = response_logps(
+        base.model,
+        [_ending(p.chosen) for p in some],
+        [users.prefix(p.pair.user_id) for p in some],
+        max_tokens=config.forward_tokens,
+    )
+    with adapter.disabled():
+        reference = response_logps(
+            base.model,
+            [_ending(p.reference_chosen) for p in some],
+            [None] * len(some),
+            max_tokens=config.forward_tokens,
+        )
+    return float((now - reference).mean())
+
+
+def _spread(pairs: Sequence[PairRows], most: int) -> list[PairRows]:
+    """At most `most` of `pairs`, evenly."""
+    count = min(most, len(pairs))
+    return [pairs[i * len(pairs) // count] for i in range(count)]
+
+
+def _ending(row: Row) -> Row:
+    """The last token alone, after everything before it."""
+    before = (*row.prompt.token_ids, *row.response_ids[:-1])
+    return Row(EncodedPrompt(before, row.prompt.prefix_start), row.response_ids[-1:])
+
+
+def altered_users(
+    parent: Mapping[str, Tensor], candidate: Mapping[str, Tensor], took_part: set[int]
+) -> tuple[int, ...]:
+    """Users who did not take part, and whose own numbers are not the parent's, bit for bit."""
+    name = "weights" if "clusters" in parent else "offsets"
+    now = dict(zip(candidate["user_ids"].tolist(), candidate[name], strict=True))
+    return tuple(
+        user
+        for user, numbers in zip(parent["user_ids"].tolist(), parent[name], strict=True)
+        if user not in took_part
+        and not (user in now and torch.equal(now[user].cpu(), numbers.cpu()))
+    )
 
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -82,6 +258,12 @@ def probed_users(pairs: Sequence[PreferencePair], most: int) -> list[int]:
     """Touched users, most pairs first, at most `most`."""
     counts = Counter(pair.user_id for pair in pairs)
     return sorted(counts, key=lambda user: (-counts[user], user))[:most]
+
+
+def _absentee(known: Sequence[int], pairs: Sequence[PreferencePair], turn: int) -> int | None:
+    """One of the known users who did not take part; another in each round."""
+    absent = sorted(set(known) - {pair.user_id for pair in pairs})
+    return absent[turn % len(absent)] if absent else None
 
 
 def probe_messages(
@@ -107,14 +289,15 @@ def probe_figures(
     base_texts: BaseTexts,
     config: TrainConfig,
     seed: int,
-) -> tuple[TextFigures, dict[str, TextFigures], tuple[dict[str, Any], ...]]:
+) -> tuple[TextFigures, dict[str, TextFigures], dict[str, float], tuple[dict[str, Any], ...]]:
     """Let each of `writers` write (None: the generic user); one generate call for all of them.
 
     Users write with their `profiles` in the prompt, as they are served; the base model reads what
     they wrote without.
 
     Returns:
-        Figures of the base model's texts, figures by writer, and the samples themselves.
+        Figures of the base model's texts, figures by writer, by writer how much less likely the
+        base model's own texts have become (nats per token), and the samples themselves.
     """
     prompts = PromptFormat(base.tokenizer, config.prefix_tokens)
     limit = config.gate.probe_new_tokens
@@ -136,14 +319,28 @@ def probe_figures(
             seed=config.seed,
             max_tokens=config.forward_tokens,
         )
+    # Without profiles: what the weights do is asked here, not what a profile does.
+    some = list(zip(messages, own, strict=True))[:_DRIFT_TEXTS]
+    plain = [Probe(prompt, prefix) for _, prefix in vectors for prompt, _ in some]
+    drops = text_drops(
+        base,
+        prompts,
+        plain,
+        [text for _, text in some] * len(writers),
+        max_tokens=config.forward_tokens,
+    )
     by_writer: dict[str, TextFigures] = {}
+    drift: dict[str, float] = {}
     samples = _samples("base", None, messages, own)
     for index, user in enumerate(writers):
+        name = "generic" if user is None else f"user {user}"
         mine = texts[index * len(messages) : (index + 1) * len(messages)]
-        by_writer["generic" if user is None else f"user {user}"] = text_figures(mine)
+        theirs = drops[index * len(some) : (index + 1) * len(some)]
+        by_writer[name] = text_figures(mine)
+        drift[name] = sum(theirs) / len(theirs)
         condition = "generic" if user is None else "personal"
         samples += _samples(condition, user, messages, mine)
-    return text_figures(own), by_writer, tuple(samples)
+    return text_figures(own), by_writer, drift, tuple(samples)
 
 
 def _samples(

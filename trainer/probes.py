@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from trainer.batching import Row
 from trainer.gate import TextFigures
 from trainer.language_model import LanguageModel
-from trainer.prompting import PromptFormat, embed
+from trainer.prompting import EncodedPrompt, PromptFormat, embed
 from trainer.scoring import autocast, response_logps
 from trainer.types import Message
 
@@ -97,7 +97,13 @@ def read_texts(
 ) -> list[ProbeText]:
     """Score texts as π_ref does; the caller has switched the adapter off."""
     written = [i for i, ids in enumerate(texts) if ids]
-    rows = [Row(prompts.encode(messages[i], with_prefix=False), texts[i]) for i in written]
+    encoded: dict[str, EncodedPrompt] = {}  # one object per prompt, so that it is read once
+    rows = []
+    for i in written:
+        spoken = str(messages[i])
+        if spoken not in encoded:
+            encoded[spoken] = prompts.encode(messages[i], with_prefix=False)
+        rows.append(Row(encoded[spoken], texts[i]))
     with torch.no_grad():
         logps = response_logps(base.model, rows, [None] * len(rows), max_tokens=max_tokens)
     nll = dict(zip(written, (-logps).tolist(), strict=True))
@@ -108,15 +114,44 @@ def read_texts(
     ]
 
 
+def text_drops(
+    base: LanguageModel,
+    prompts: PromptFormat,
+    probes: Sequence[Probe],
+    texts: Sequence[ProbeText],
+    *,
+    max_tokens: int,
+) -> list[float]:
+    """By how much each of the base model's own texts is less likely under its probe, nats/token.
+
+    The same texts are compared, so that it scatters far less than what is sampled anew. The mean
+    is an estimate of the divergence KL(π_ref ‖ π) per token. Texts without tokens are left out,
+    unless there are none but such.
+    """
+    written = [i for i, text in enumerate(texts) if text.token_ids]
+    rows = [
+        Row(
+            prompts.encode(probes[i].messages, with_prefix=probes[i].prefix is not None),
+            texts[i].token_ids,
+        )
+        for i in written
+    ]
+    with torch.no_grad():
+        logps = response_logps(
+            base.model, rows, [probes[i].prefix for i in written], max_tokens=max_tokens
+        ).tolist()
+    drops = [0.0] * len(texts)
+    for i, logp in zip(written, logps, strict=True):
+        drops[i] = (-texts[i].nll_nats - logp) / len(texts[i].token_ids)
+    return drops
+
+
 def text_figures(texts: Sequence[ProbeText]) -> TextFigures:
     """Figures of one writer's texts (at least one)."""
     tokens = sum(len(t.token_ids) for t in texts)
-    repeated, grams = 0, 0
-    for text in texts:
-        ids = text.token_ids
-        seen = [ids[i : i + 4] for i in range(len(ids) - 3)]
-        repeated += len(seen) - len(set(seen))
-        grams += len(seen)
+    # Over all texts together: the same answer to every prompt is a collapse too.
+    seen = [t.token_ids[i : i + 4] for t in texts for i in range(len(t.token_ids) - 3)]
+    repeated, grams = len(seen) - len(set(seen)), len(seen)
     return TextFigures(
         mean_tokens=tokens / len(texts),
         nll_nats=sum(t.nll_nats for t in texts) / tokens if tokens else float("nan"),

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -20,21 +20,14 @@ import torch
 from torch import Tensor
 
 from trainer import artifacts
-from trainer.adapter import AttachedAdapter, adapter_config_json, attached, initial_adapter
+from trainer.adapter import adapter_config_json, attached, initial_adapter
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
 from trainer.batching import PairRows, epoch_batches, pair_rows
 from trainer.config import TrainConfig
-from trainer.gate import GateFigures, HeldOutPair, judge, named_figures, oldest_user
+from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
-from trainer.measuring import (
-    chosen_logp_change,
-    held_out_losses,
-    nonfinite,
-    probe_figures,
-    probe_messages,
-    probed_users,
-)
+from trainer.measuring import Examination, held_out_losses, measure, probe_messages
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
 from trainer.scoring import check_head, response_logps
@@ -143,17 +136,24 @@ def run_round(
         )
         train_s = clock() - started
         report(Progress(phase=Phase.GATE, step=0, steps=1))
-        after = held_out_losses(base, users, held_out, references, request.config)
-        losses = list(zip(before, after, strict=True))
-        change = chosen_logp_change(base, users, pairs, references, request.config)
-        gate = _gate(
-            base,
-            adapter,
-            users,
-            request=request,
-            losses=losses,
-            change=change,
-            base_texts=base_texts,
+        examination = Examination(
+            kind=request.kind,
+            round_id=request.round_id,
+            pairs=pairs,
+            held_out=held_out,
+            before=before,
+            references=references,
+            carried=parent.vectors,
+            prompts=probe_messages(
+                request.probe_prompts, request.pairs, request.config.gate.probe_prompts
+            ),
+        )
+        figures, samples = measure(
+            base, adapter, users, examination, config=request.config, base_texts=base_texts
+        )
+        reasons = judge(figures, request.config.gate)
+        gate = GateReport(
+            passed=not reasons, reasons=reasons, figures=named_figures(figures), samples=samples
         )
         trained = safetensors.torch.save(adapter.tensors()) if whole else parent.adapter
         optimizer = learner.state()
@@ -261,55 +261,6 @@ def _train(
         curve.append({"step": step, "epoch": epoch, **figures, "s": clock() - started})
         report(Progress(phase=Phase.TRAIN, step=step, steps=steps, figures=curve[-1]))
     return curve
-
-
-def _gate(
-    base: LanguageModel,
-    adapter: AttachedAdapter,
-    users: UserModel,
-    *,
-    request: RoundRequest,
-    losses: Sequence[tuple[float, float]],
-    change: float,
-    base_texts: BaseTexts,
-) -> GateReport:
-    """Measure what is left to measure, and judge."""
-    config = request.config
-    figures = GateFigures(
-        nonfinite=nonfinite({**adapter.tensors(), **users.tensors()}),
-        held_out=tuple(
-            HeldOutPair(pair.user_id, before, after)
-            for pair, (before, after) in zip(request.held_out, losses, strict=True)
-        ),
-        oldest_user=oldest_user([*request.pairs, *request.held_out]),
-        chosen_logp_change=change,
-        base_texts=None,
-        texts={},
-    )
-    samples: tuple[dict[str, object], ...] = ()
-    if not figures.nonfinite:
-        base_figures, by_writer, samples = probe_figures(
-            base,
-            adapter,
-            users,
-            writers=(
-                # In a vector round nobody else can write otherwise than before.
-                *((None,) if request.kind == "full" else ()),
-                *probed_users(request.pairs, config.gate.probe_users),
-            ),
-            profiles={pair.user_id: pair.profile for pair in request.pairs},
-            messages=probe_messages(
-                request.probe_prompts, request.pairs, config.gate.probe_prompts
-            ),
-            base_texts=base_texts,
-            config=config,
-            seed=config.seed + request.round_id,
-        )
-        figures = replace(figures, base_texts=base_figures, texts=by_writer)
-    reasons = judge(figures, config.gate)
-    return GateReport(
-        passed=not reasons, reasons=reasons, figures=named_figures(figures), samples=samples
-    )
 
 
 def _files(

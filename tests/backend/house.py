@@ -29,7 +29,13 @@ CONFIG = TrainConfig(
     epochs=1,
     lora_rank=4,
     lora_alpha=8,
-    gate=GateConfig(probe_prompts=1, probe_users=1, probe_new_tokens=8, max_nll_rise_nats=20.0),
+    gate=GateConfig(
+        probe_prompts=1,
+        probe_users=1,
+        probe_new_tokens=8,
+        max_nll_rise_nats=20.0,
+        max_drift_nats=20.0,
+    ),
 )
 LIMIT_S = 120.0
 

@@ -12,6 +12,7 @@ from trainer.config import GateConfig
 from trainer.gate import (
     GateFigures,
     HeldOutPair,
+    RoundPair,
     TextFigures,
     judge,
     named_figures,
@@ -23,11 +24,14 @@ BOUNDS = GateConfig()
 BASE_TEXTS = TextFigures(mean_tokens=40, nll_nats=1.0, repetition=0.1, empty=0, texts=6)
 HEALTHY = GateFigures(
     nonfinite=(),
+    altered=(),
     held_out=(),
     oldest_user=None,
-    chosen_logp_change=0.1,
+    round_pairs=(RoundPair(3, own_nats=0.4, generic_nats=0.6, chosen_logp_change=0.1),),
+    end_logp_change=0.5,
     base_texts=BASE_TEXTS,
     texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
+    drift_nats={"generic": 0.1, "user 3": 0.2},
 )
 
 
@@ -47,6 +51,75 @@ def test_a_healthy_round_passes_and_says_it_had_no_held_out_pairs() -> None:
 def test_numbers_that_are_not_finite_refuse() -> None:
     (reason,) = judge(replace(HEALTHY, nonfinite=("adapter.x", "generic")), BOUNDS)
     assert reason == "2 tensors hold numbers that are not finite, first adapter.x"
+
+
+def test_users_who_did_not_take_part_must_be_what_they_were() -> None:
+    (reason,) = judge(replace(HEALTHY, altered=(4, 9)), BOUNDS)
+    assert reason == "users who did not take part have been changed or lost: 4, 9"
+
+
+def own_over_generic(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
+    return tuple(RoundPair(user, 0.7 + rise, 0.7, 0.0) for rise in rises)
+
+
+@pytest.mark.parametrize(
+    ("rises", "passes"),
+    [
+        ((0.0, 0.0, 0.0), True),
+        ((0.3, -0.2, 0.0), True),
+        ((0.3, 0.0, 0.0), False),
+        ((math.nan, 0.0, 0.0), False),
+    ],
+)
+def test_a_vector_must_suit_its_user_no_worse_than_none(
+    rises: tuple[float, ...], passes: bool
+) -> None:
+    reasons = judge(replace(HEALTHY, round_pairs=own_over_generic(*rises)), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 3: the own vector suits worse than none")
+
+
+def test_each_user_of_the_round_is_asked_alone_whether_the_vector_suits() -> None:
+    pairs = own_over_generic(*[-0.5] * 9) + own_over_generic(0.3, 0.3, 0.3, user=5)
+    (reason,) = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
+    assert reason.startswith("user 5: the own vector suits worse than none, loss +0.30 nats")
+
+
+def test_users_with_few_pairs_are_asked_together() -> None:
+    few = own_over_generic(0.3, 0.3) + own_over_generic(-0.4, -0.4, user=5)
+    assert judge(replace(HEALTHY, round_pairs=few), BOUNDS) == ()
+    (reason,) = judge(replace(HEALTHY, round_pairs=few[:2]), BOUNDS)
+    assert reason.startswith("all users together: the own vector suits worse than none")
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        (-BOUNDS.max_end_logp_drop_nats + 0.01, True),
+        (-BOUNDS.max_end_logp_drop_nats - 0.01, False),
+        (math.nan, False),
+        (None, True),
+        (3.0, True),
+    ],
+)
+def test_responses_must_go_on_to_end(change: float | None, passes: bool) -> None:
+    reasons = judge(replace(HEALTHY, end_logp_change=change), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("responses no longer end")
+
+
+@pytest.mark.parametrize(
+    ("drift", "passes"),
+    [
+        (BOUNDS.max_drift_nats - 0.01, True),
+        (BOUNDS.max_drift_nats + 0.01, False),
+        (math.nan, False),
+    ],
+)
+def test_the_base_models_own_texts_must_stay_likely(drift: float, passes: bool) -> None:
+    reasons = judge(replace(HEALTHY, drift_nats={"generic": 0.0, "user 3": drift}), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 3: the base model's own texts are")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +169,8 @@ def test_a_user_with_few_held_out_pairs_is_not_judged_alone() -> None:
     ("change", "passes"), [(-0.99, True), (-1.01, False), (math.nan, False), (5.0, True)]
 )
 def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> None:
-    reasons = judge(replace(HEALTHY, chosen_logp_change=change), BOUNDS)
+    pairs = (RoundPair(3, own_nats=0.4, generic_nats=0.6, chosen_logp_change=change),)
+    reasons = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or "chosen responses have become improbable" in reasons[0]
 
@@ -154,6 +228,10 @@ def test_named_figures_are_flat_and_finite() -> None:
     assert named["held_out_loss"] == pytest.approx(0.9)
     assert named["user_3_tokens"] == 40
     assert named["base_nll_nats"] == 1.0
+    assert named["round_loss"] == pytest.approx(0.4)
+    assert named["round_loss_generic"] == pytest.approx(0.6)
+    assert named["user_3_drift_nats"] == 0.2
+    assert named["end_logp_change"] == 0.5
     assert "user_3_nll_nats" not in named
     assert all(math.isfinite(value) for value in named.values())
 

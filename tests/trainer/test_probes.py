@@ -12,6 +12,7 @@ from trainer.probes import (
     Probe,
     ProbeText,
     read_texts,
+    text_drops,
     text_figures,
     write_texts,
 )
@@ -27,13 +28,14 @@ def test_text_figures_by_hand() -> None:
         ProbeText((1, 2, 3, 4, 1, 2, 3, 4), "a b", 8.0),  # 5 4-grams, 1234 twice: 1 repeated
         ProbeText((5, 6), "c", 6.0),  # no 4-gram
         ProbeText((), "", 0.0),
+        ProbeText((1, 2, 3, 4), "a", 2.0),  # said before, in another text
     ]
     figures = text_figures(texts)
-    assert figures.mean_tokens == pytest.approx(10 / 3)
-    assert figures.nll_nats == pytest.approx(1.4)
-    assert figures.repetition == pytest.approx(1 / 5)
+    assert figures.mean_tokens == pytest.approx(14 / 4)
+    assert figures.nll_nats == pytest.approx(16 / 14)
+    assert figures.repetition == pytest.approx(2 / 6)
     assert figures.empty == 1
-    assert figures.texts == 3
+    assert figures.texts == 4
 
 
 def test_without_a_token_the_likelihood_is_undefined() -> None:
@@ -99,6 +101,23 @@ def test_texts_are_read_by_the_base_model_without_a_vector(base) -> None:
     assert text.nll_nats == pytest.approx(expected.item(), rel=1e-5)
     assert text.text == base.tokenizer.decode([9, 8, 7], skip_special_tokens=True).strip()
     assert (empty.text, empty.nll_nats) == ("", 0.0)
+
+
+def test_a_drop_is_the_difference_of_log_probs_of_the_same_text(base) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    (text, _) = read_texts(base, prompts, [LONG, SHORT], [(9, 8, 7), ()], max_tokens=1000)
+    nothing = ProbeText((), "", 0.0)
+    prefix = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
+    probes = [Probe(LONG, prefix), Probe(SHORT, prefix), Probe(LONG, None)]
+    drops = text_drops(base, prompts, probes, [text, nothing, text], max_tokens=1000)
+    from trainer.batching import Row
+
+    row = Row(prompts.encode(LONG, with_prefix=True), (9, 8, 7))
+    with torch.no_grad():
+        logp = response_logps(base.model, [row], [prefix], max_tokens=1000)
+    assert drops[0] == pytest.approx((-text.nll_nats - logp.item()) / 3, rel=1e-4)
+    assert drops[1] == 0.0
+    assert drops[2] == pytest.approx(0.0, abs=1e-5)  # the base model itself
 
 
 def test_base_texts_are_written_once_per_process(base, monkeypatch) -> None:

@@ -240,6 +240,7 @@ def test_an_explosion_in_the_last_step_is_refused_by_the_gate(
     result = run(base, round_request(config=config))
     assert not result.gate.passed
     assert any("chosen responses have become improbable" in r for r in result.gate.reasons)
+    assert any("own texts are" in r for r in result.gate.reasons)
 
 
 @pytest.mark.parametrize(
