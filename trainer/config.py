@@ -64,7 +64,10 @@ class TrainConfig:
         user_model: how a user becomes a vector (see `trainer.user_models`).
         clusters: K, shared prefixes of the cluster user model.
         prefix_tokens: P, soft-prompt tokens per user vector.
-        prefix_init_text: e₀ starts at the embeddings of these words, repeated or cut to P tokens.
+        prefix_init_text: e₀ starts at the embeddings of these words, repeated or cut to P tokens;
+            empty takes the system message the model's chat template sends of itself. Where that
+            has P tokens, e₀ begins as the base model: every margin starts at 0, and what is learnt
+            is not drowned in the difference between two system messages.
         loss: what is made of a pair's margin (see `trainer.losses`).
         label_noise: ε of the robust loss, the share of choices taken to be mistaken, below 0.5.
         average_logps: margins and DPOP on mean log-probs per token instead of sums.
@@ -91,8 +94,8 @@ class TrainConfig:
 
     user_model: UserModelKind = "individual"
     clusters: int = 10
-    prefix_tokens: int = 8
-    prefix_init_text: str = "You are a helpful and friendly assistant."
+    prefix_tokens: int = 16
+    prefix_init_text: str = ""
     loss: Loss = "sigmoid"
     label_noise: float = 0.1
     average_logps: bool = False

@@ -84,6 +84,15 @@ class PromptFormat:
                 ids.extend(self._tokenize(piece, special=True))
         return EncodedPrompt(tuple(ids), prefix_start)
 
+    def own_system_text(self) -> str:
+        """The system message the template sends when none is given; empty without one."""
+        marked = self._render(["user"], True)
+        before, _, after = marked.partition(_PREFIX_MARK)
+        plain = self._render(["user"], False)
+        if not (plain.startswith(before) and plain.endswith(after)):
+            return ""
+        return plain[len(before) : len(plain) - len(after)]
+
     def _render(self, roles: Sequence[str], with_prefix: bool) -> str:
         """The template's text with marks where the prefix and the message texts belong."""
         turns = [{"role": role, "content": _TEXT_MARK} for role in roles]

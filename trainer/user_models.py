@@ -17,7 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.cluster_users import ClusterUserModel, cluster_from_tensors, clusters_near
 from trainer.config import TrainConfig, UserModelKind
+from trainer.prompting import PromptFormat
 from trainer.user_vectors import UserVectors, served_vectors
+
+_WORDS = "You are a helpful and friendly assistant."  # where a template says nothing of itself
 
 
 class UserModel(Protocol):
@@ -108,9 +111,10 @@ def initial_users(
     """The user model before the first round: nobody is known, everything starts from words.
 
     Raises:
-        ValueError: `prefix_init_text` has no token, or there are more clusters than words.
+        ValueError: there are more clusters than words.
     """
-    words = _word_ids(tokenizer, config.prefix_init_text, config.prefix_tokens)
+    own = PromptFormat(tokenizer, config.prefix_tokens).own_system_text()
+    words = _word_ids(tokenizer, config.prefix_init_text or own or _WORDS, config.prefix_tokens)
     if config.user_model == "cluster":
         table = _embedded(model, range(model.config.get_text_config().vocab_size))
         clusters = clusters_near(table, words, config.clusters, seed=config.seed)
@@ -133,8 +137,6 @@ def users_from_tensors(
 def _word_ids(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> list[int]:
     """The tokens of `text`, repeated or cut to `count`."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    if not ids:
-        raise ValueError("prefix_init_text has no token")
     return (ids * count)[:count]
 
 

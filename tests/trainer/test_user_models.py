@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.conftest import CONFIG
+from tests.trainer.conftest import CONFIG, prompt
+from trainer.batching import Row
 from trainer.cluster_users import clusters_near
 from trainer.config import UserModelKind
+from trainer.prompting import PromptFormat
+from trainer.scoring import response_logps
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 from trainer.user_vectors import served_vectors
 
@@ -109,10 +113,29 @@ def test_nobody_is_known_at_the_start(kind: UserModelKind, base) -> None:
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
-def test_no_words_are_refused(kind: UserModelKind, base) -> None:
-    config = replace(CONFIG, user_model=kind, prefix_init_text="")
-    with pytest.raises(ValueError, match="no token"):
-        initial_users(base.model, base.tokenizer, config)
+def test_without_words_e0_is_the_system_message_the_model_sends_of_itself(base) -> None:
+    """The embedded model's own has 16 tokens: with 16 places e₀ is the base model, bit for bit."""
+    text = PromptFormat(base.tokenizer, 4).own_system_text()
+    assert text == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    config = replace(CONFIG, prefix_init_text="", prefix_tokens=16)
+    generic = initial_users(base.model, base.tokenizer, config).prefix(None)
+    prompts = PromptFormat(base.tokenizer, 16)
+    rows = [
+        Row(prompts.encode(prompt("Hi"), with_prefix=given), (9, 8, 7)) for given in (True, False)
+    ]
+    with torch.no_grad():
+        logps = response_logps(base.model, rows, [generic, None], max_tokens=1000)
+    assert logps[0] == logps[1]
+
+
+def test_a_template_without_a_system_message_of_its_own_leaves_words(base) -> None:
+    plain = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = plain
+    assert PromptFormat(tokenizer, 4).own_system_text() == ""
+    users = initial_users(base.model, tokenizer, replace(CONFIG, prefix_init_text=""))
+    ids = tokenizer.encode("You are a helpful and friendly", add_special_tokens=False)
+    assert torch.equal(users.prefix(None), base.model.get_input_embeddings().weight[ids[:4]])
 
 
 def test_an_individual_vector_is_generic_plus_offset() -> None:
