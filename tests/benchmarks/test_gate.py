@@ -28,7 +28,7 @@ def test_it_judges_every_class_and_resumes(
     assert set(first) == {"good-000", "bad-000", "bad-001"}
     summary = main([*told, "--bad=6", "--good=1", "--resume"])
     records = read_records(results)
-    assert {name: records[name] for name in first} == first
+    assert str({name: records[name] for name in first}) == str(first)  # as text: NaN is not NaN
     assert {r["kind"] for r in records.values()} == {"good", *CLASSES}
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
     assert summary["bad"] + summary["bad_left_out"] == 6

@@ -1,0 +1,296 @@
+"""The gate against candidates of known worth, on the real model: `make bench-gate`.
+
+Sound versions are trained on the choices of simulated users; good candidates are further sound
+rounds, bad ones are sound versions damaged on purpose. Each goes through the measuring and the
+judgement that a round goes through. Whether a bad one is really bad is asked of a yardstick the
+gate does not see: other prompts, other pairs, longer texts. One that is not is left out and
+counted. Every candidate is written to the result file as soon as it is judged.
+
+The figures kept are those the judge reads, so that `--judge-again` can say what other bounds would
+have decided without measuring anything again. One half of the candidates, drawn by name, is there
+to set bounds by, the other to report on (`gate_report.set_aside`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from backend.base_model import resolve
+from benchmarks.gate_candidates import Candidate, bad, good
+from benchmarks.gate_report import (
+    RESULTS,
+    YARDSTICK,
+    document,
+    read_records,
+    summarize,
+    write_records,
+)
+from benchmarks.gate_world import Sizes, Weights, World, spoken
+from trainer.config import GateConfig, TrainConfig
+from trainer.gate import GateFigures, judge
+from trainer.language_model import LanguageModel, load_language_model
+from trainer.learning import pair_tokens, reference_logps
+from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
+from trainer.measuring import Examination, held_out_losses, measure, nonfinite
+from trainer.probes import BaseTexts, Probe, read_texts, text_figures, write_texts
+from trainer.scoring import response_logps
+
+CACHE = Path("~/.cache/attune")
+YARD_TOKENS = 40
+YARD_SEED = 977
+SURELY = 1e9
+TINY = TrainConfig(
+    prefix_tokens=4,
+    epochs=1,
+    lora_rank=4,
+    lora_alpha=8,
+    gate=GateConfig(probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0),
+)
+TINY_SIZES = Sizes(learn=4, gate=2, yard=2, probes=2, yard_probes=2, tokens=12, guess=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run what is asked for; the summary, which is also printed as the last line."""
+    asked = _parser().parse_args(arguments)
+    known = read_records(asked.results) if asked.resume or asked.judge_again else {}
+    if not asked.judge_again:
+        torch.set_num_threads(asked.threads)
+        cache = CACHE.expanduser()
+        base, config, sizes = _tiny(cache) if asked.tiny else _embedded(cache)
+        recipe = zlib.crc32(
+            repr((base.identity, replace(config, gate=GateConfig()), sizes)).encode()
+        )
+        folder = asked.folder or cache / "bench-gate" / f"{recipe:08x}"
+        world = World(base, config, sizes, folder, _say)
+        bench = Bench(world)
+        wanted = [f"good-{n:03}" for n in range(asked.good)]
+        wanted += [f"bad-{n:03}" for n in range(asked.bad)]
+        for name in sorted(wanted, key=lambda name: (int(name[-3:]), name)):
+            if name not in known:
+                known[name] = {"recipe": recipe, **bench.judged(name)}
+                write_records(asked.results, known)
+                _say(_line(name, known[name]))
+    summary = summarize(known, TINY.gate if asked.tiny else GateConfig())
+    if asked.results == RESULTS:
+        document(summary, known)
+    print(json.dumps(summary))
+    return summary
+
+
+class Bench:
+    """Judges candidates of one world as a round does, and holds the bad ones to the yardstick."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._base_texts = BaseTexts()
+        self._before: dict[str, list[float]] = {}
+        self._sound_yard: dict[str, dict[str, float]] = {}
+
+    def judged(self, name: str) -> dict[str, Any]:
+        """The record of one candidate: how it came about, figures, verdict, yardstick."""
+        number = int(name[-3:])
+        candidate = (good if name.startswith("good") else bad)(self._world, number)
+        started, cpu = time.perf_counter(), time.process_time()
+        figures = self._measured(candidate)
+        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+        reasons = judge(figures, self._world.config.gate)
+        record = {
+            "kind": candidate.kind,
+            "how": candidate.how,
+            "strength": str(candidate.strength),
+            "from": candidate.sound.name,
+            "refused": bool(reasons),
+            "reasons": list(reasons),
+            "figures": asdict(figures),
+            "s": round(seconds, 2),
+            "cpu_s": round(cpu_s, 2),
+        }
+        if candidate.kind != "good":
+            record["yardstick"] = self._yardstick(candidate)
+        return record
+
+    def _measured(self, candidate: Candidate) -> GateFigures:
+        world, sound = self._world, candidate.sound
+        pairs, held_out = world.rows(sound.pairs), world.rows(world.held_out)
+        references = world.references()
+        if candidate.parent.name not in self._before:
+            with world.attach(candidate.parent.weights) as (_, users):
+                self._before[candidate.parent.name] = held_out_losses(
+                    world.base, users, held_out, references, world.config
+                )
+        prompts = [spoken(p) for p in world.probes[: world.config.gate.probe_prompts]]
+        examination = Examination(
+            kind="full",
+            round_id=1,
+            pairs=pairs,
+            held_out=held_out,
+            before=self._before[candidate.parent.name],
+            references=references,
+            carried=candidate.parent.weights.users,
+            prompts=prompts,
+        )
+        with world.attach(candidate.weights) as (adapter, users):
+            figures, _ = measure(
+                world.base,
+                adapter,
+                users,
+                examination,
+                config=world.config,
+                base_texts=self._base_texts,
+            )
+        return figures
+
+    def _yardstick(self, candidate: Candidate) -> dict[str, Any]:
+        """By how much the candidate is worse than its sound original, and whether it counts."""
+        if nonfinite({**candidate.weights.adapter, **candidate.weights.users}):
+            return {"bad": True, "because": ["not finite"]}
+        worst: dict[str, float] = {}
+        for user in candidate.hurt:
+            key = f"{candidate.sound.name} {user}"
+            if key not in self._sound_yard:
+                self._sound_yard[key] = self._seen(candidate.sound.weights, user)
+            was, now = self._sound_yard[key], self._seen(candidate.weights, user)
+            rises = {
+                "nll_rise_nats": now["nll"] - was["nll"],
+                "repetition_rise": now["repetition"] - was["repetition"],
+                "length_ratio": -now["tokens"] / max(1e-9, was["tokens"]),
+            }
+            if "loss" in now:
+                rises["loss_rise_nats"] = now["loss"] - was["loss"]
+                rises["accuracy_drop"] = was["accuracy"] - now["accuracy"]
+                rises["end_logp_drop_nats"] = was.get("end", 0.0) - now.get("end", 0.0)
+            # An undefined figure (no token at all) is as bad as can be.
+            for name, rise in rises.items():
+                sure = SURELY if math.isnan(rise) else rise
+                worst[name] = max(worst.get(name, -SURELY), sure)
+        because = [name for name, value in worst.items() if _too_much(name, value)]
+        return {"bad": bool(because), "because": because, "worst": worst}
+
+    @torch.no_grad()
+    def _seen(self, weights: Weights, user: int | None) -> dict[str, float]:
+        """One writer on other prompts and other pairs than the gate's."""
+        world = self._world
+        prompts = [spoken(prompt) for prompt in world.yard_probes]
+        with world.attach(weights) as (adapter, users):
+            prefix = users.prefix(user)
+            probes = [Probe(prompt, prefix) for prompt in prompts]
+            ids = write_texts(
+                world.base, world.format, probes, new_tokens=YARD_TOKENS, seed=YARD_SEED
+            )
+            budget = world.config.forward_tokens
+            with adapter.disabled():
+                texts = read_texts(world.base, world.format, prompts, ids, max_tokens=budget)
+            figures = text_figures(texts)
+            seen = {
+                "nll": figures.nll_nats,
+                "repetition": figures.repetition,
+                "tokens": figures.mean_tokens,
+            }
+            rows = [r for r in world.rows(world.yard) if r.pair.user_id == user]
+            if rows:
+                sides = [r.chosen for r in rows] + [r.rejected for r in rows]
+                logps = response_logps(
+                    world.base.model, sides, [prefix] * len(sides), max_tokens=budget
+                )
+                reference = reference_logps(rows, world.references(), logps.device)
+                margin = recipe_margin(
+                    PairLogps(*logps.view(2, -1)),
+                    reference,
+                    pair_tokens(rows, logps.device),
+                    world.config,
+                )
+                seen["loss"] = float(sigmoid_loss(margin, world.config.beta).mean())
+                seen["accuracy"] = float((margin > 0).float().mean())
+                ended = [r for r in sides if r.response_ids[-1] in world.base.stop_ids][:6]
+                if ended:
+                    whole = response_logps(
+                        world.base.model, ended, [prefix] * len(ended), max_tokens=budget
+                    )
+                    cut = [replace(r, response_ids=r.response_ids[:-1]) for r in ended]
+                    kept = [i for i, r in enumerate(cut) if r.response_ids]
+                    before = response_logps(
+                        world.base.model,
+                        [cut[i] for i in kept],
+                        [prefix] * len(kept),
+                        max_tokens=budget,
+                    )
+                    seen["end"] = float((whole[kept] - before).mean())
+        return seen
+
+
+def _too_much(name: str, value: float) -> bool:
+    bound = YARDSTICK[name]
+    return value > -bound if name == "length_ratio" else value > bound
+
+
+def _embedded(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:
+    model = resolve("embedded", None, cache)
+    return load_language_model(model.path, model.identity), TrainConfig(), Sizes()
+
+
+def _tiny(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:
+    """A random model of two layers: shows that everything runs, and nothing else."""
+    path = resolve("embedded", None, cache).path
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        shape = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=2,
+            tie_word_embeddings=True,
+            initializer_range=0.2,
+        )
+        model = LlamaForCausalLM(shape)
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=1, eos_token_id=2, pad_token_id=2
+    )
+    model.requires_grad_(False)
+    return LanguageModel(model.train(False), tokenizer, "tiny" * 16), TINY, TINY_SIZES
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("--bad", type=int, default=200, help="so many bad candidates")
+    parser.add_argument("--good", type=int, default=50, help="so many good candidates")
+    parser.add_argument("--tiny", action="store_true", help="a random model, to see that it runs")
+    parser.add_argument("--resume", action="store_true", help="keep what the result file holds")
+    parser.add_argument("--judge-again", action="store_true", help="measure nothing, judge anew")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=Path, help="keeps texts and sound versions between runs")
+    return parser
+
+
+def _line(name: str, record: Mapping[str, Any]) -> str:
+    verdict = "refused" if record["refused"] else "accepted"
+    mild = "" if record.get("yardstick", {"bad": True})["bad"] else " (not really bad)"
+    first = f": {record['reasons'][0]}" if record["reasons"] else ""
+    how = f"{record['kind']}, {record['how']} at {record['strength']}"
+    return f"{name} {verdict}{mild} in {record['cpu_s']} s — {how}{first}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
