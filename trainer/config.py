@@ -44,13 +44,13 @@ class GateConfig:
     held_out_min_pairs: int = 4
     max_own_over_generic_nats: float = 0.05
     max_chosen_logp_drop_nats: float = 1.0
-    max_end_logp_drop_nats: float = 3.0
+    max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5
     text_spread_nats: float = 0.35
-    max_drift_nats: float = 1.0
+    max_drift_nats: float = 0.6
     min_length_ratio: float = 0.15
     max_length_ratio: float = 3.0
-    max_repetition: float = 0.5
+    max_repetition: float = 0.3
     probe_prompts: int = 8
     probe_users: int = 3
     probe_new_tokens: int = 24

@@ -194,11 +194,11 @@ def test_texts_must_be_of_comparable_length(tokens: float, passes: bool) -> None
     assert passes or "tokens on average" in reasons[0]
 
 
-@pytest.mark.parametrize(("share", "passes"), [(0.5, True), (0.51, False)])
+@pytest.mark.parametrize(("share", "passes"), [(0.3, True), (0.31, False)])
 def test_texts_must_not_repeat(share: float, passes: bool) -> None:
     reasons = judge(with_text(repetition=share), BOUNDS)
     assert (reasons == ()) is passes
-    assert passes or reasons[0] == "user 3: 51% of the generated 4-grams are repeated"
+    assert passes or reasons[0] == "user 3: 31% of the generated 4-grams are repeated"
 
 
 def test_a_base_model_that_repeats_itself_moves_the_bound() -> None:
