@@ -126,8 +126,8 @@ class Settings(BaseModel):
         0.1, ge=0, lt=0.5, description="Share of choices the robust loss takes to be mistaken."
     )
     round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
-    learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
-    learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
+    learning_rate_vector: float = Field(1e-2, gt=0, description="AdamW rate of the user vectors.")
+    learning_rate_adapter: float = Field(1e-3, gt=0, description="AdamW rate of the adapter.")
     personas: str = Field(
         "",
         description="Simulated users that choose from the start on: how many (2, 4, 6 or 8), or "

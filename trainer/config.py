@@ -47,7 +47,7 @@ class GateConfig:
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5
     text_spread_nats: float = 0.35
-    max_drift_nats: float = 0.6
+    max_drift_nats: float = 1.0
     min_length_ratio: float = 0.15
     max_length_ratio: float = 3.0
     max_repetition: float = 0.3
@@ -104,8 +104,8 @@ class TrainConfig:
     dpop_lambda: float = 5.0
     nll_weight: float = 1.0
     nll_weight_generic: float | None = None
-    learning_rate_adapter: float = 5e-4
-    learning_rate_vector: float = 2e-3
+    learning_rate_adapter: float = 1e-3
+    learning_rate_vector: float = 1e-2
     learning_rate_cluster_weights: float = 0.2
     epochs: int = 2
     adapter_from_epoch: int = 0

@@ -24,7 +24,7 @@ The rules, for figures of the round (candidate) and of the version it started fr
    (not that of the texts at hand: garbage spreads widely and would excuse itself).
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
-   token. The same texts are compared, so that nothing need be allowed for chance.
+   token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
 
 A comparison with an undefined number refuses. Knows nothing of torch, models and files.
 """
