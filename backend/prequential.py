@@ -148,7 +148,8 @@ class Scorer:
         margin = (logps[0] - logps[1]) - (reference[0] - reference[1])
         if not math.isfinite(margin):
             raise ValueError("a log-prob is not finite")
-        return margin
+        # e₀ may be the base model to the bit; what is less than a thousandth is rounding.
+        return round(margin, 3)
 
     def _logps(
         self, pair: PreferencePair, condition: Condition, user_id: int | None = None

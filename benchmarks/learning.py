@@ -49,7 +49,7 @@ class Size:
 
 SIZES = {
     "plain": Size(
-        rules=("shorter", "longer", "lists", "no lists"),
+        rules=("shorter", "longer", "simple words", "technical words"),
         rounds=4,
         checkpoints=(20,),
         held_out=12,

@@ -26,7 +26,7 @@ from trainer.probes import ProbeText, text_figures
 from trainer.types import PreferencePair
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
-_MADE_PER_MISSING = 2
+_MADE_PER_MISSING = (1, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +140,17 @@ class Trial:
             for drawn, texts in self._made([(None, vector[None])] * shared):
                 for user in self._users:
                     self._judged(decided, user, drawn, texts)
-            # Some come without a preference, so more are made than are missing.
-            wanting = [
-                (user, vector[user])
-                for user, pairs in decided.items()
-                for _ in range(_MADE_PER_MISSING * (self._plan.per_round - len(pairs)))
-            ]
-            for drawn, texts in self._made(wanting):
-                assert drawn.user is not None
-                if len(decided[drawn.user]) < self._plan.per_round:
-                    self._judged(decided, drawn.user, drawn, texts)
+            # Some come without a preference: where pairs are still missing, more are made.
+            for made_per_missing in _MADE_PER_MISSING:
+                wanting = [
+                    (user, vector[user])
+                    for user, pairs in decided.items()
+                    for _ in range(made_per_missing * (self._plan.per_round - len(pairs)))
+                ]
+                for drawn, texts in self._made(wanting):
+                    assert drawn.user is not None
+                    if len(decided[drawn.user]) < self._plan.per_round:
+                        self._judged(decided, drawn.user, drawn, texts)
         return [pair for pairs in decided.values() for pair in pairs]
 
     def _made(
