@@ -76,13 +76,13 @@ class Settings(BaseModel):
         0.1, ge=0, le=1, description="Share of pairs with a base response; against feedback loops."
     )
     shared_pairs: int = Field(
-        10,
+        0,
         ge=0,
         le=1000,
         description="So many of everybody's first pairs are made once, without a vector, for all.",
     )
     varied_share: float = Field(
-        0.75,
+        0.0,
         ge=0,
         le=1,
         description="Share of the other pairs whose sides answer after examples of two styles.",
@@ -126,8 +126,8 @@ class Settings(BaseModel):
         0.1, ge=0, lt=0.5, description="Share of choices the robust loss takes to be mistaken."
     )
     round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
-    learning_rate_vector: float = Field(1e-2, gt=0, description="AdamW rate of the user vectors.")
-    learning_rate_adapter: float = Field(1e-3, gt=0, description="AdamW rate of the adapter.")
+    learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
+    learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
     personas: str = Field(
         "",
         description="Simulated users that choose from the start on: how many (2, 4, 6 or 8), or "

@@ -73,6 +73,8 @@ SIZES = {
 # Recipes are searched on other personas and other prompts than those reported.
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
+# On top of `TrainConfig`: what is on trial. What has not proved itself here is not the default.
+_RECIPE = '{"learning_rate_vector": 0.01, "learning_rate_adapter": 0.001}'
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
     "full": "Full: eight personas, 40 choices each",
@@ -109,7 +111,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tuning", action="store_true", help="the personas and prompts kept for tuning recipes"
     )
-    parser.add_argument("--recipe", default="{}", help="training settings to change, as JSON")
+    parser.add_argument("--recipe", default=_RECIPE, help="training settings to change, as JSON")
     return parser.parse_args(arguments)
 
 

@@ -104,8 +104,8 @@ class TrainConfig:
     dpop_lambda: float = 5.0
     nll_weight: float = 1.0
     nll_weight_generic: float | None = None
-    learning_rate_adapter: float = 1e-3
-    learning_rate_vector: float = 1e-2
+    learning_rate_adapter: float = 5e-4
+    learning_rate_vector: float = 2e-3
     learning_rate_cluster_weights: float = 0.2
     epochs: int = 2
     adapter_from_epoch: int = 0
