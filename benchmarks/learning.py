@@ -74,7 +74,9 @@ SIZES = {
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
 # On top of `TrainConfig`: what is on trial. What has not proved itself here is not the default.
-_RECIPE = '{"learning_rate_vector": 0.01, "learning_rate_adapter": 0.001}'
+_RECIPE = (
+    '{"learning_rate_vector": 0.01, "batch_pairs": 2, "epochs": 3, "beta": 0.3, "nll_weight": 0.3}'
+)
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
     "full": "Full: eight personas, 40 choices each",
@@ -133,6 +135,7 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         replay=0.25,
         shared=0.4,
         varied=1.0,
+        vectors_only=True,
         own_adapters=size.own_adapters,
         seed=seed,
     )

@@ -62,22 +62,31 @@ def train(
     *,
     learning: Sequence[int],
     seed: str,
+    shared: bool = True,
+    adapter: bool = True,
 ) -> tuple[Arm, float]:
-    """One round's optimizer steps; returns the new state and the seconds they took."""
+    """One round's optimizer steps; returns the new state and the seconds they took.
+
+    Args:
+        shared: whether e₀ and the adapter learn; if not, only the vectors of `learning` users do.
+        adapter: whether the adapter does.
+    """
     started = time.perf_counter()
-    with in_place(base, arm, config, learning) as (adapter, users):
+    with in_place(base, arm, config, learning) as (attached_adapter, users):
         learner = Learner(
             base.model,
-            adapter.parameters,
+            attached_adapter.parameters,
             users=users,
             references=references,
             config=config,
             state=arm.optimizer,
+            shared=shared,
         )
         for epoch in range(config.epochs):
             for batch in epoch_batches(len(pairs), config.batch_pairs, seed=f"{seed}/{epoch}"):
-                learner.step([pairs[i] for i in batch], adapter=epoch >= config.adapter_from_epoch)
-        trained = Arm(adapter.tensors(), users.tensors(), learner.state())
+                some = [pairs[i] for i in batch]
+                learner.step(some, adapter=adapter and epoch >= config.adapter_from_epoch)
+        trained = Arm(attached_adapter.tensors(), users.tensors(), learner.state())
     return trained, time.perf_counter() - started
 
 

@@ -41,6 +41,8 @@ class Plan:
         replay: older pairs per new pair in a round.
         shared: share of a round's pairs that everybody judges, made under e₀.
         varied: share of pairs whose sides follow examples of two styles.
+        vectors_only: P-DPO trains the users' vectors alone (its own term, e₀ and adapter at rest),
+            pooled DPO its one vector alone, so that both have as much to learn with.
         own_adapters: also train one adapter per user.
         seed: of everything drawn.
     """
@@ -52,6 +54,7 @@ class Plan:
     replay: float
     shared: float
     varied: float
+    vectors_only: bool
     own_adapters: bool
     seed: int
 
@@ -257,10 +260,11 @@ class Trial:
         pairs = [*fresh, *replayed(self._pairs, round(plan.replay * len(fresh)), rng)]
         for name in self._arms:
             mine = pairs
-            recipe = config if name == PERSONAL else without_users(config)
+            personal, alone = name == PERSONAL, plan.vectors_only and not name.startswith(OWN)
+            recipe = config if personal and not alone else without_users(config)
             if name.startswith(OWN):
                 mine = [pair for pair in pairs if _own(pair.pair.user_id) == name]
-            learning = sorted({p.pair.user_id for p in mine}) if name == PERSONAL else ()
+            learning = sorted({p.pair.user_id for p in mine}) if personal else ()
             self._arms[name], seconds = train(
                 self._world.base,
                 self._arms[name],
@@ -269,6 +273,8 @@ class Trial:
                 recipe,
                 learning=learning,
                 seed=f"{plan.seed}/{number}",
+                shared=not (personal and alone),
+                adapter=not alone,
             )
             kind = OWN if name.startswith(OWN) else name
             spent = self.results.train_s.setdefault(kind, [])

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks.learning_arms import train, untrained, without_users
 from benchmarks.learning_report import goals, prequential, put_between, read_trials, report
 from benchmarks.learning_trial import Plan, Trial, winrate
 from benchmarks.learning_world import World, Written, preference, questions
@@ -25,20 +27,22 @@ PLAN = Plan(
     replay=0.5,
     shared=0.5,
     varied=1.0,
+    vectors_only=False,
     own_adapters=True,
     seed=3,
 )
 
 
-@pytest.fixture
-def trial(base: LanguageModel) -> dict[str, Any]:  # noqa: F811 - the fixture above
+@pytest.fixture(params=[False, True], ids=["all", "vectors only"])
+def trial(base: LanguageModel, request: pytest.FixtureRequest) -> dict[str, Any]:  # noqa: F811
     world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
     asked = questions(tuning=True, held_out=2, seed=3)
     config = replace(CONFIG, epochs=1)
-    results = Trial(world, PLAN, asked, config, lambda _message: None).run()
+    plan = replace(PLAN, vectors_only=request.param)
+    results = Trial(world, plan, asked, config, lambda _message: None).run()
     return {
         "machine": "a test",
-        "plan": asdict(PLAN),
+        "plan": asdict(plan),
         "held_out": 2,
         "new_tokens": 12,
         "questions": asked.held_out,
@@ -79,6 +83,45 @@ def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
     assert text.startswith("# Results\n")
     for name in ("prequential", "winrates"):
         assert (tmp_path / "figures" / f"learning-tiny-{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("shared", "adapter", "moved"),
+    [(False, False, {"offsets"}), (True, False, {"offsets", "generic"}), (True, True, None)],
+)
+def test_what_is_to_rest_rests_bit_for_bit(
+    base: LanguageModel,  # noqa: F811
+    shared: bool,
+    adapter: bool,
+    moved: set[str] | None,
+) -> None:
+    world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
+    pair = preference(
+        1, 7, "Why?", (Written((5, 2), "One."), Written((5, 6), "One two.")), "longer"
+    )
+    assert pair is not None
+    rows = [world.rows(pair)]
+    before = untrained(base, CONFIG)
+    after, seconds = train(
+        base,
+        before,
+        rows,
+        world.references(rows),
+        without_users(CONFIG),
+        learning=[7],
+        seed="s",
+        shared=shared,
+        adapter=adapter,
+    )
+    assert seconds > 0
+    changed = {name for name in before.users if not _same(before.users[name], after.users[name])}
+    rested = all(torch.equal(before.adapter[name], after.adapter[name]) for name in before.adapter)
+    assert changed - {"user_ids"} == (moved or {"offsets", "generic"})
+    assert rested is (moved is not None)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
 
 
 def test_a_persona_without_a_preference_makes_no_pair() -> None:
