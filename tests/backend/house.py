@@ -35,6 +35,7 @@ CONFIG = TrainConfig(
         probe_new_tokens=8,
         max_nll_rise_nats=20.0,
         max_drift_nats=20.0,
+        max_own_over_generic_nats=20.0,  # one pass over four pairs of noise proves nobody right
     ),
 )
 LIMIT_S = 120.0
