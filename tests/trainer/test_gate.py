@@ -67,7 +67,7 @@ def own_over_generic(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
     [
         ((0.0, 0.0, 0.0), True),
         ((0.3, -0.2, 0.0), True),
-        ((0.3, 0.0, 0.0), False),
+        ((0.7, 0.0, 0.0), False),
         ((math.nan, 0.0, 0.0), False),
     ],
 )
