@@ -59,6 +59,7 @@ class TrainerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the app; it then ends the trainer itself
             )
             assert child.stdout is not None
             reader = threading.Thread(

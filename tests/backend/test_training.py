@@ -141,6 +141,12 @@ def test_a_trainer_that_dies_in_mid_round_fails_it_and_is_started_again(
         own.close()
 
 
+def test_ctrl_c_in_the_terminal_does_not_reach_the_trainer(trainer: TrainerProcess) -> None:
+    trainer.start()
+    assert trainer.pid is not None
+    assert os.getpgid(trainer.pid) != os.getpgid(0)
+
+
 def test_a_round_left_by_a_dead_process_is_buried_and_its_choices_are_learnt_from(
     make_house: Callable[..., House],
 ) -> None:
