@@ -25,11 +25,10 @@ _STALE_CHOICES = 20
 
 def import_bank(database: Database, now: datetime) -> int:
     """Add the shipped prompts the database does not have yet; returns how many were added."""
-    entries = [json.loads(line) for line in _bank_text().splitlines()]
     with database.write() as session:
         known = queries.bank_keys(session)
         added = 0
-        for entry in entries:
+        for entry in shipped():
             key = hashlib.sha256(entry["text"].encode()).hexdigest()
             if key not in known:
                 session.add(
@@ -39,8 +38,10 @@ def import_bank(database: Database, now: datetime) -> int:
     return added
 
 
-def _bank_text() -> str:
-    return files("backend").joinpath("data/prompts.jsonl").read_text("utf-8")
+def shipped() -> list[dict[str, str]]:
+    """The prompts that come with Attune, in their order: `text` and `topic` of each."""
+    text = files("backend").joinpath("data/prompts.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def next_prompt_id(session: Session, user_id: int, taken: Sequence[int], rng: random.Random) -> int:

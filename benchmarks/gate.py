@@ -37,7 +37,8 @@ from benchmarks.gate_report import (
     summarize,
     write_records,
 )
-from benchmarks.gate_world import Sizes, Weights, World, spoken
+from benchmarks.gate_world import Sizes, Weights, World
+from benchmarks.learning_world import as_prompt
 from trainer.config import GateConfig, TrainConfig
 from trainer.gate import GateFigures, judge
 from trainer.language_model import LanguageModel, load_language_model
@@ -130,7 +131,7 @@ class Bench:
                 self._before[candidate.parent.name] = held_out_losses(
                     world.base, users, held_out, references, world.config
                 )
-        prompts = [spoken(p) for p in world.probes[: world.config.gate.probe_prompts]]
+        prompts = [as_prompt(p) for p in world.probes[: world.config.gate.probe_prompts]]
         examination = Examination(
             kind="full",
             round_id=1,
@@ -182,7 +183,7 @@ class Bench:
     def _seen(self, weights: Weights, user: int | None) -> dict[str, float]:
         """One writer on other prompts and other pairs than the gate's."""
         world = self._world
-        prompts = [spoken(prompt) for prompt in world.yard_probes]
+        prompts = [as_prompt(prompt) for prompt in world.yard_probes]
         with world.attach(weights) as (adapter, users):
             prefix = users.prefix(user)
             probes = [Probe(prompt, prefix) for prompt in prompts]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gate_candidates import CLASSES
+from benchmarks.sections import put_between
 from trainer.config import GateConfig
 from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, judge
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "gate.json"
 DOCUMENT = ROOT / "docs" / "RESULTS.md"
-MARKS = ("<!-- gate: begin -->", "<!-- gate: end -->")
 # Really bad is what is worse than the sound candidate by so much, on what the gate does not see.
 YARDSTICK = {
     "nll_rise_nats": 0.5,
@@ -133,7 +133,6 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     ]
     apart = summary["set_aside"]
     lines = [
-        MARKS[0],
         "## The gate: `make bench-gate`",
         "",
         f"{summary['bad_refused']} of {summary['bad']} bad candidates refused, "
@@ -149,13 +148,5 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         *rows,
         "",
         *(missed or ["No verdict was wrong."]),
-        MARKS[1],
     ]
-    text = DOCUMENT.read_text(encoding="utf-8")
-    section = "\n".join(lines)
-    if MARKS[0] in text:
-        head, rest = text.split(MARKS[0])
-        text = head + section + rest.split(MARKS[1])[1]
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
-    DOCUMENT.write_text(text, encoding="utf-8")
+    put_between(DOCUMENT, "gate", "\n".join(lines))

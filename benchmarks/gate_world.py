@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 import safetensors.torch
@@ -21,7 +20,9 @@ import torch
 from torch import Tensor
 
 from backend.persona_rules import RULES
+from backend.prompts import shipped
 from backend.styles import load_styles, with_example
+from benchmarks.learning_world import as_prompt
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows, epoch_batches, pair_rows
 from trainer.config import TrainConfig
@@ -29,7 +30,7 @@ from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.probes import Probe, read_texts, write_texts
 from trainer.prompting import PromptFormat
-from trainer.types import Message, PreferencePair, ResponseTokens
+from trainer.types import PreferencePair, ResponseTokens
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 USERS = {1: "shorter", 2: "longer", 3: "warm", 4: "sober"}
@@ -221,7 +222,7 @@ class World:
                     liking = liking or rng.choice((1, -1))
                 if liking and found < per_prompt:
                     chosen, rejected = (one, other) if liking > 0 else (other, one)
-                    asked = spoken(prompt)
+                    asked = as_prompt(prompt)
                     pairs.append(PreferencePair(len(pairs), user, asked, chosen, rejected))
                     found += 1
         return tuple(pairs)
@@ -249,7 +250,7 @@ class World:
         texts: dict[str, list[tuple[list[int], float]]] = {prompt: [] for prompt in prompts}
         for start in range(0, len(asked), _ROWS):
             some = asked[start : start + _ROWS]
-            probes = [Probe(with_example(spoken(prompt), style), None) for prompt, style in some]
+            probes = [Probe(with_example(as_prompt(prompt), style), None) for prompt, style in some]
             written = write_texts(
                 self.base, self.format, probes, new_tokens=self.sizes.tokens, seed=start
             )
@@ -259,7 +260,7 @@ class World:
             read = read_texts(
                 self.base,
                 self.format,
-                [spoken(prompt) for prompt, _ in some],
+                [as_prompt(prompt) for prompt, _ in some],
                 ids,
                 max_tokens=self.config.forward_tokens,
             )
@@ -268,15 +269,9 @@ class World:
         return texts
 
 
-def spoken(prompt: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=prompt),)
-
-
 def _bank(count: int) -> list[str]:
     """`count` prompts of the bank, always the same ones."""
-    lines = files("backend").joinpath("data/prompts.jsonl").read_text("utf-8").splitlines()
-    prompts = [json.loads(line)["text"] for line in lines]
-    return random.Random("gate").sample(prompts, count)
+    return random.Random("gate").sample([prompt["text"] for prompt in shipped()], count)
 
 
 def clone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

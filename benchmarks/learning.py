@@ -24,6 +24,7 @@ from backend.settings import load_settings
 from benchmarks import learning_report
 from benchmarks.learning_trial import Plan, Trial
 from benchmarks.learning_world import World, questions
+from benchmarks.sections import put_between
 from trainer.config import TrainConfig
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     section = learning_report.report(
         trials, _TITLES[options.size], _COMMANDS[options.size], _FIGURES, options.size
     )
-    learning_report.put_between(_DOCUMENT, f"learning {options.size}", section)
+    put_between(_DOCUMENT, f"learning {options.size}", section)
     print(json.dumps(learning_report.goals(trials)))
 
 

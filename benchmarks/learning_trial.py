@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.probes import ProbeText, text_figures
 from trainer.types import PreferencePair
+
+Vector = Callable[[int | None], Tensor]
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 _MADE_PER_MISSING = (1, 3)
@@ -140,13 +143,13 @@ class Trial:
         decided: dict[int, list[PreferencePair]] = {user: [] for user in self._users}
         with self._personal() as vector:
             shared = round(self._plan.shared * self._plan.per_round)
-            for drawn, texts in self._made([(None, vector[None])] * shared):
+            for drawn, texts in self._made([(None, vector(None))] * shared):
                 for user in self._users:
                     self._judged(decided, user, drawn, texts)
             # Some come without a preference: where pairs are still missing, more are made.
             for made_per_missing in _MADE_PER_MISSING:
                 wanting = [
-                    (user, vector[user])
+                    (user, vector(user))
                     for user, pairs in decided.items()
                     for _ in range(made_per_missing * (self._plan.per_round - len(pairs)))
                 ]
@@ -210,13 +213,13 @@ class Trial:
         with self._personal() as vector:
             others = {user: self._another(user, number) for user in self._users}
             for name, prefixes in (
-                (PERSONAL, [vector[user] for user in users]),
-                ("generic", [vector[None]] * len(users)),
-                ("wrong", [vector[others[user]] for user in users]),
+                (PERSONAL, [vector(user) for user in users]),
+                ("generic", [vector(None)] * len(users)),
+                ("wrong", [vector(others[user]) for user in users]),
             ):
                 margins[name] = self._world.margins(fresh, prefixes, self._references)
         with self._vectors(self._arms[POOLED]) as vector:
-            prefixes = [vector[None]] * len(users)
+            prefixes = [vector(None)] * len(users)
             margins[POOLED] = self._world.margins(fresh, prefixes, self._references)
         if self._plan.own_adapters:
             margins[OWN] = self._own_margins(fresh)
@@ -245,7 +248,7 @@ class Trial:
             mine = [i for i, pair in enumerate(fresh) if pair.pair.user_id == user]
             with self._vectors(self._arms[_own(user)]) as vector:
                 some = [fresh[i] for i in mine]
-                found = self._world.margins(some, [vector[None]] * len(mine), self._references)
+                found = self._world.margins(some, [vector(None)] * len(mine), self._references)
             margins |= dict(zip(mine, found, strict=True))
         return [margins[i] for i in range(len(fresh))]
 
@@ -288,8 +291,8 @@ class Trial:
         seed = 1000 * self._plan.seed + done
         texts: dict[str, list[Written]] = {}
         with self._personal() as vector:
-            writers: dict[str, Tensor] = {"generic": vector[None]}
-            writers |= {f"user {user}": vector[user] for user in self._users}
+            writers: dict[str, Tensor] = {"generic": vector(None)}
+            writers |= {f"user {user}": vector(user) for user in self._users}
             asked = [Asked(prompt, v) for v in writers.values() for prompt in held_out]
             written = self._world.write(asked, seed=seed)
             for index, name in enumerate(writers):
@@ -297,7 +300,7 @@ class Trial:
         for name, arm in self._arms.items():
             if name != PERSONAL:
                 with self._vectors(arm) as vector:
-                    asked = [Asked(prompt, vector[None]) for prompt in held_out]
+                    asked = [Asked(prompt, vector(None)) for prompt in held_out]
                     texts[name] = self._world.write(asked, seed=seed)
         asked = [Asked(prompt, None) for prompt in held_out]
         texts["base"] = self._world.write(asked, seed=seed)
@@ -330,36 +333,14 @@ class Trial:
             found[rule] = {name: round(rate, 4) for name, rate in rates.items()}
         return found
 
-    def _personal(self) -> Any:
+    def _personal(self) -> AbstractContextManager[Vector]:
         return self._vectors(self._arms[PERSONAL])
 
-    def _vectors(self, arm: Arm) -> Any:
-        return _Vectors(self._world, arm, self._config)
-
-
-class _Vectors:
-    """An arm in place; gives every user's vector, detached, one object per user."""
-
-    def __init__(self, world: World, arm: Arm, config: TrainConfig) -> None:
-        self._placed = in_place(world.base, arm, config)
-
-    def __enter__(self) -> _Lookup:
-        _, users = self._placed.__enter__()
-        return _Lookup(users.prefix)
-
-    def __exit__(self, *error: Any) -> None:
-        self._placed.__exit__(*error)
-
-
-class _Lookup:
-    def __init__(self, prefix: Callable[[int | None], Tensor]) -> None:
-        self._prefix = prefix
-        self._kept: dict[int | None, Tensor] = {}
-
-    def __getitem__(self, user: int | None) -> Tensor:
-        if user not in self._kept:
-            self._kept[user] = self._prefix(user).detach()
-        return self._kept[user]
+    @contextmanager
+    def _vectors(self, arm: Arm) -> Iterator[Vector]:
+        """The arm in place; gives every user's vector as it would be served."""
+        with in_place(self._world.base, arm, self._config) as (_, users):
+            yield users.vectors().vector
 
 
 def winrate(rule: str, mine: Sequence[ProbeText], others: Sequence[ProbeText]) -> float:

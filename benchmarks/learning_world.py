@@ -6,16 +6,15 @@ Uses the trainer's and the backend's own parts; nothing of the method is written
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 from torch import Tensor
 
 from backend.persona_rules import RULES
+from backend.prompts import shipped
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts
@@ -154,8 +153,7 @@ class Questions:
 
 def questions(*, tuning: bool, held_out: int, seed: int) -> Questions:
     """Prompts from the bank; those for tuning recipes and those for reports never meet."""
-    lines = files("backend").joinpath("data/prompts.jsonl").read_text("utf-8").splitlines()
-    bank = [json.loads(line)["text"] for line in lines]
+    bank = [prompt["text"] for prompt in shipped()]
     mine = [text for text in bank if _for_tuning(text) == tuning]
     random.Random(f"questions {seed}").shuffle(mine)
     return Questions(tuple(mine[held_out:]), tuple(mine[:held_out]))

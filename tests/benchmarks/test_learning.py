@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from benchmarks.learning_arms import train, untrained, without_users
-from benchmarks.learning_report import goals, prequential, put_between, read_trials, report
+from benchmarks.learning_report import goals, prequential, read_trials, report
 from benchmarks.learning_trial import Plan, Trial, winrate
 from benchmarks.learning_world import World, Written, preference, questions
+from benchmarks.sections import put_between
 from tests.trainer.conftest import CONFIG, base, tokenizer  # noqa: F401 - fixtures
 from trainer.language_model import LanguageModel
 from trainer.probes import ProbeText
