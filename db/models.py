@@ -93,6 +93,12 @@ class User(Base):
     persona: Mapped[dict[str, Any] | None]  # rule, noise and side bias of a simulated user
     profile: Mapped[str] = mapped_column(Text, default="")  # what users wrote about themselves
     hf_subject: Mapped[str | None] = mapped_column(String(64), unique=True)
+    introduced_at: Mapped[datetime | None]  # went through the introduction
+    consented_at: Mapped[datetime | None]  # agreed to the study's text
+    daily_goal: Mapped[int | None]  # None: the setting's
+    language: Mapped[str] = mapped_column(String(16), default="")  # empty: the browser's
+    keys_off: Mapped[bool] = mapped_column(default=False)  # the compare page has no key shortcuts
+    liked_topics: Mapped[list[Any] | None]  # prompts of these come more often
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
@@ -149,6 +155,17 @@ class Prompt(Base):
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True)
     bank_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # sha256 of bank text
     active: Mapped[bool] = mapped_column(default=True)
+    earlier: Mapped[list[Any] | None]  # the messages before this one, as the user saw them
+    created_at: Mapped[datetime]
+
+
+class UnwantedPrompt(Base):
+    """A prompt this user never wants again."""
+
+    __tablename__ = "unwanted_prompts"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
     created_at: Mapped[datetime]
 
 
@@ -165,9 +182,15 @@ class Comparison(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"))
     purpose: Mapped[str] = mapped_column(String(16))
+    # The same responses once more, sides swapped: is a choice steady? Never learnt from.
+    repeat_of_id: Mapped[int | None] = mapped_column(ForeignKey("comparisons.id"), index=True)
+    # The one whose chosen response this conversation goes on from.
+    continues_id: Mapped[int | None] = mapped_column(ForeignKey("comparisons.id"))
     created_at: Mapped[datetime]
     shown_at: Mapped[datetime | None]
     retired_at: Mapped[datetime | None]  # never shown, replaced by one of a newer version
+    stopped_at: Mapped[datetime | None]  # the user ended the writing; texts as far as written
+    revealed_at: Mapped[datetime | None]  # the user was told which side was whose
 
     prompt: Mapped[Prompt] = relationship(lazy="raise")
     responses: Mapped[list[Response]] = relationship(
@@ -189,6 +212,7 @@ class Response(Base):
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
     side: Mapped[str] = mapped_column(String(1))
     condition: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=1)  # more: it was empty and written again
     style: Mapped[str | None] = mapped_column(String(32))  # the example it was made after
     profile: Mapped[str] = mapped_column(Text, default="")  # the user's, as it stood in the prompt
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
