@@ -144,8 +144,8 @@ def lineage(session: Session) -> Sequence[tuple[int, int | None, int | None]]:
     return [(version, made_by, parent) for version, made_by, parent in session.execute(statement)]
 
 
-def users_trained(session: Session) -> Sequence[tuple[int, int]]:
-    """Each promoted round with each user whose choices it trained on."""
+def users_trained(session: Session, user_id: int | None = None) -> Sequence[tuple[int, int]]:
+    """Each promoted round with each user whose choices it trained on; or with this one alone."""
     statement = (
         select(RoundPair.round_id, Choice.user_id)
         .join(Choice, Choice.id == RoundPair.choice_id)
@@ -153,7 +153,9 @@ def users_trained(session: Session) -> Sequence[tuple[int, int]]:
         .where(Round.status == "promoted", RoundPair.use.in_(("new", "replay")))
         .distinct()
     )
-    return [(round_id, user_id) for round_id, user_id in session.execute(statement)]
+    if user_id is not None:
+        statement = statement.where(Choice.user_id == user_id)
+    return [(round_id, trained) for round_id, trained in session.execute(statement)]
 
 
 def scores_by_user(session: Session, identity: str) -> Sequence[ScoreCounts]:
@@ -185,8 +187,13 @@ def most_pairs(session: Session, *, simulated: bool, user_id: int | None) -> int
     return session.scalar(statement.where(whose)) or 0
 
 
-def blind_counts(session: Session, identity: str) -> Sequence[BlindCount]:
-    """Blind comparisons answered, by user, by the version that made them and by outcome."""
+def blind_counts(
+    session: Session, identity: str, user_id: int | None = None
+) -> Sequence[BlindCount]:
+    """Blind comparisons answered, by user, by the version that made them and by outcome.
+
+    Of everybody, or of one user.
+    """
     ours = aliased(Response)
     outcome = case(
         (Choice.verdict == func.lower(ours.side), "won"),
@@ -203,6 +210,8 @@ def blind_counts(session: Session, identity: str) -> Sequence[BlindCount]:
         .where(Version.base_identity == identity)
         .group_by(Choice.user_id, ours.version_id, profile, outcome)
     )
+    if user_id is not None:
+        statement = statement.where(Choice.user_id == user_id)
     return [BlindCount(*row) for row in session.execute(statement)]
 
 
@@ -251,7 +260,7 @@ def _score_counts(
         .join(Version, Version.id == margins.version_id)
         .join(first, and_(first.comparison_id == Choice.comparison_id, first.side == "A"))
         .join(second, and_(second.comparison_id == Choice.comparison_id, second.side == "B"))
-        .where(Version.base_identity == identity, _stands(), *where)
+        .where(Version.base_identity == identity, stands(), *where)
         .group_by(*groups)
     )
     return [_counts(row, len(groups)) for row in session.execute(statement)]
@@ -285,7 +294,7 @@ def _one_length(first: type[Response], second: type[Response]) -> ColumnElement[
     return or_(a == b, func.abs(a - b) <= longer * LENGTH_TOLERANCE)
 
 
-def _stands() -> ColumnElement[bool]:
+def stands() -> ColumnElement[bool]:
     """True for a scored choice whose verdict is the one that stands on its comparison."""
     last = aliased(Choice)
     later = aliased(Choice)
