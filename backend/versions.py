@@ -126,10 +126,10 @@ class Versions:
             if live is None:  # all gone or damaged: start again from the base model
                 self.ensure_initial()
                 continue
-            current = self._engine.live_version
-            if current is not None and current.version_id == live.id:
-                return False
             path = self._folder / live.artifact
+            # By its directory too: one is written anew when somebody in it is erased.
+            if self._engine.live_version == VersionRef(live.id, path):
+                return False
             if not path.is_dir():
                 _log.error("version %s is not served: there is no folder %s", live.id, path)
                 self._missing.add(live.id)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,7 @@ METRICS = "metrics.json"
 
 _FORMAT = 1
 _PARTIAL = ".partial"
+_PER_USER = {"user_ids", "offsets", "weights"}  # tensors with one row per user
 
 
 class ArtifactDamaged(Exception):
@@ -104,6 +105,59 @@ def parse_version(files: Mapping[str, bytes], path: Path, base_identity: str) ->
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error
+
+
+def read_user_vectors(path: Path) -> UserVectors:
+    """The vectors alone of the version in directory `path`, whatever base model it belongs to.
+
+    Raises:
+        ArtifactDamaged: the file is missing, changed or unreadable.
+    """
+    entry = _read_manifest(path).files.get(USER_VECTORS)
+    if entry is None:
+        raise ArtifactDamaged(f"{path.name}: it has no user vectors")
+    try:
+        return served_vectors(safetensors.torch.load(_read_file(path, USER_VECTORS, *entry)))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error
+
+
+def write_without(path: Path, target: Path, users: Collection[int]) -> str:
+    """Write directory `path` again as `target`, without what it keeps of some users.
+
+    Their vectors, their optimizer state and the texts written in their taste are left out; all
+    else is as it was, bit for bit. Returns the new manifest's checksum.
+
+    Raises:
+        ArtifactDamaged: `path` is not as written. FileExistsError, OSError: as `write_artifact`.
+    """
+    identity = _read_manifest(path).base_identity
+    files = read_verified(path, base_identity=identity)
+    files[USER_VECTORS] = _vectors_without(files[USER_VECTORS], users)
+    state = safetensors.torch.load(files[TRAINER_STATE])
+    theirs = {f"user.{user}" for user in users}
+    files[TRAINER_STATE] = safetensors.torch.save(
+        {name: value for name, value in state.items() if name.partition("/")[0] not in theirs}
+    )
+    if METRICS in files:
+        files[METRICS] = _metrics_without(files[METRICS], users)
+    return write_artifact(target, files, base_identity=identity)
+
+
+def _vectors_without(data: bytes, users: Collection[int]) -> bytes:
+    tensors = safetensors.torch.load(data)
+    kept = [row for row, user in enumerate(tensors["user_ids"].tolist()) if user not in users]
+    for name in _PER_USER & tensors.keys():
+        tensors[name] = tensors[name][kept].clone()
+    return safetensors.torch.save(tensors)
+
+
+def _metrics_without(data: bytes, users: Collection[int]) -> bytes:
+    metrics = json.loads(data)
+    gate = metrics.get("gate")
+    if gate:
+        gate["samples"] = [text for text in gate["samples"] if text["user_id"] not in users]
+    return json.dumps(metrics, indent=1, allow_nan=False).encode()
 
 
 def read_verified(path: Path, *, base_identity: str) -> dict[str, bytes]:
