@@ -137,7 +137,7 @@ def write_without(path: Path, target: Path, users: Collection[int]) -> str:
     state = safetensors.torch.load(files[TRAINER_STATE])
     theirs = {f"user.{user}" for user in users}
     files[TRAINER_STATE] = safetensors.torch.save(
-        {name: value for name, value in state.items() if name.partition("/")[0] not in theirs}
+        {name: value for name, value in state.items() if theirs.isdisjoint(name.split("/"))}
     )
     if METRICS in files:
         files[METRICS] = _metrics_without(files[METRICS], users)

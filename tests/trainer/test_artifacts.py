@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from tests.trainer.conftest import CONFIG
 from trainer import artifacts
@@ -17,10 +17,13 @@ from trainer.artifacts import (
     ArtifactDamaged,
     load_version,
     manifest_sha256,
+    read_user_vectors,
     sweep_partials,
     verify,
     write_artifact,
+    write_without,
 )
+from trainer.cluster_users import ClusterUserModel
 from trainer.user_models import IndividualUserModel
 from trainer.user_vectors import UserVectors
 
@@ -62,6 +65,48 @@ def test_a_version_comes_back_as_written(written: Path) -> None:
         "trainer_state.safetensors",
         "user_vectors.safetensors",
     }
+
+
+def test_a_version_is_written_again_without_somebody(tmp_path: Path) -> None:
+    content = files() | {
+        artifacts.USER_VECTORS: save(
+            IndividualUserModel(GENERIC, {**OFFSETS, 30: torch.ones(2, 4)}, ()).tensors()
+        ),
+        artifacts.TRAINER_STATE: save(
+            {f"vectors/{name}/step": torch.tensor(3.0) for name in ("generic", "user.3", "user.30")}
+        ),
+        artifacts.METRICS: b'{"gate": {"samples": [{"user_id": 3}, {"user_id": null}]}}',
+    }
+    write_artifact(tmp_path / "old", content, base_identity=IDENTITY)
+    digest = write_without(tmp_path / "old", tmp_path / "new", {3, 99})
+    assert manifest_sha256(tmp_path / "new") == digest
+    version = load_version(tmp_path / "new", base_identity=IDENTITY)
+    assert set(version.vectors.personal) == {30}
+    assert torch.equal(version.vectors.vector(30), GENERIC + 1)
+    state = load((tmp_path / "new" / artifacts.TRAINER_STATE).read_bytes())
+    assert set(state) == {"vectors/generic/step", "vectors/user.30/step"}
+    metrics = json.loads((tmp_path / "new" / artifacts.METRICS).read_text())
+    assert metrics == {"gate": {"samples": [{"user_id": None}]}}
+    assert set(read_user_vectors(tmp_path / "old").personal) == {3, 30}
+
+
+def test_the_cluster_layout_loses_its_row_too(tmp_path: Path) -> None:
+    clusters = ClusterUserModel(torch.ones(2, 2, 4), {3: torch.ones(2), 4: torch.zeros(2)}, ())
+    content = files() | {artifacts.USER_VECTORS: save(clusters.tensors())}
+    write_artifact(tmp_path / "old", content, base_identity=IDENTITY)
+    write_without(tmp_path / "old", tmp_path / "new", {3})
+    assert set(read_user_vectors(tmp_path / "new").personal) == {4}
+
+
+def test_vectors_alone_are_read_from_what_was_written(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "v", files(), base_identity=IDENTITY)
+    (tmp_path / "v" / artifacts.USER_VECTORS).write_bytes(b"something else")
+    with pytest.raises(ArtifactDamaged):
+        read_user_vectors(tmp_path / "v")
+    partial = {artifacts.TRAIN_CONFIG: b"{}"}
+    write_artifact(tmp_path / "w", partial, base_identity=IDENTITY)
+    with pytest.raises(ArtifactDamaged, match="no user vectors"):
+        read_user_vectors(tmp_path / "w")
 
 
 def test_an_unknown_user_is_served_the_generic_vector() -> None:
