@@ -28,11 +28,15 @@ from backend.comparisons import Desk
 from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.engines.local import LocalEngine
+from backend.erasure import Erasure
 from backend.errors import AttuneError, ConfigurationError
 from backend.evidence import Evidence
+from backend.history import History
 from backend.insights import Insights
+from backend.introductions import Introductions, read_consent
 from backend.lease import Lease, this_process
 from backend.making import Maker, Shares
+from backend.my_data import MyData
 from backend.oauth import HuggingFaceLogin
 from backend.passwords import Passwords
 from backend.persona_cast import rules_from
@@ -45,8 +49,11 @@ from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
 from backend.shared_pairs import SharedPairs
 from backend.styles import load_styles
+from backend.taste import Tastes
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
+from backend.trying import Trials
+from backend.vector_files import VectorFiles
 from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
 from db.session import Database
@@ -57,9 +64,12 @@ from ui.accounts import add_account_pages
 from ui.compare import build_compare
 from ui.guide import add_guide
 from ui.lab import build_lab
+from ui.my_data_pages import MyDataPages
+from ui.taste import TasteServices, build_taste
 
 _log = logging.getLogger(__name__)
 _TIDY_EVERY_S = 3600.0
+_SWEEP_EVERY_S = 60.0
 # Rounds leave a pair alone so long for its prequential score; scoring takes a second or less.
 _SCORE_WAIT = timedelta(minutes=5)
 
@@ -116,12 +126,17 @@ def build(ground: Ground) -> FastAPI:
     compare = build_compare(desk, insights, accounts)
     evidence = Evidence(database, identity=engine.model_identity)
     lab = build_lab(insights, training, versions, accounts, personas, evidence=evidence)
-    web = _make_web(ground, accounts, compare, lab)
+    taste = _make_taste(ground, engine, insights, accounts)
+    pages = layout.Pages(compare=compare, taste=taste, lab=lab)
+    vectors = _vector_files(ground, engine, model)
+    erasure = Erasure(database, vectors, follow=versions.follow, clock=now)
+    web = _make_web(ground, accounts, pages, vectors, erasure)
     scorer = Scorer(database, engine, clock=now)
     jobs = [
         Job("score", scorer.run, settings.tick_s),
         Job("follow", versions.follow, settings.tick_s),
         Job("tidy", accounts.tidy, _TIDY_EVERY_S),
+        Job("sweep", erasure.sweep, _SWEEP_EVERY_S),
     ]
     if model is not None and settings.trainer:
         jobs.append(Job("tick", training.tick, settings.tick_s))
@@ -172,11 +187,7 @@ def _make_desk(
     maker = Maker(
         database,
         engine,
-        sampling=Sampling(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-        ),
+        sampling=_sampling(settings),
         shares=Shares(
             blind=settings.blind_share, base=settings.base_share, varied=settings.varied_share
         ),
@@ -208,6 +219,46 @@ def _make_desk(
     closing.callback(prefetcher.close)
     versions.on_swap(prefetcher.look_again)
     return make_desk(pair_taken=prefetcher.wanted), personas
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+    )
+
+
+def _make_taste(
+    ground: Ground, engine: Engine, insights: Insights, accounts: Accounts
+) -> gr.Blocks:
+    settings, database, profiles = ground.settings, ground.database, _profiles(ground)
+    trials = Trials(
+        database,
+        engine,
+        sampling=_sampling(settings),
+        max_prompt_chars=settings.max_prompt_chars,
+        rng=random.SystemRandom(),
+        profile_of=profiles.in_prompt,
+    )
+    return build_taste(
+        TasteServices(
+            accounts=accounts,
+            insights=insights,
+            tastes=Tastes(database, identity=engine.model_identity),
+            history=History(database, clock=now),
+            profiles=profiles,
+            trials=trials,
+        )
+    )
+
+
+def _vector_files(ground: Ground, engine: Engine, model: BaseModel | None) -> VectorFiles | None:
+    """None with `echo`, whose versions hold no vectors."""
+    if model is None:
+        return None
+    folder = ground.data / "versions"
+    return VectorFiles(ground.database, folder, live=lambda: engine.live_version, clock=now)
 
 
 def _start_personas(settings: Settings, personas: Personas) -> None:
@@ -273,7 +324,13 @@ def _train_config(settings: Settings) -> TrainConfig:
     )
 
 
-def _make_web(ground: Ground, accounts: Accounts, compare: gr.Blocks, lab: gr.Blocks) -> FastAPI:
+def _make_web(
+    ground: Ground,
+    accounts: Accounts,
+    pages: layout.Pages,
+    vectors: VectorFiles | None,
+    erasure: Erasure,
+) -> FastAPI:
     settings = ground.settings
     secure = settings.public_url.startswith("https://")
     hugging_face = _hugging_face(settings, secure)
@@ -284,23 +341,36 @@ def _make_web(ground: Ground, accounts: Accounts, compare: gr.Blocks, lab: gr.Bl
         embed=settings.embed,
         form_targets=(hugging_face.origin,) if hugging_face is not None else (),
     )
-    visitors = Visitors(accounts)
+    introductions = Introductions(
+        ground.database,
+        clock=now,
+        offered=settings.introduction,
+        consent_text=read_consent(settings.consent_file),
+    )
+    visitors = Visitors(accounts, lacks_consent=introductions.lacks_consent)
+    cookie = SessionCookie(secure=secure, embed=settings.embed)
     add_account_pages(
         web,
         accounts=accounts,
         administration=Administration(ground.database, clock=now),
-        profiles=_profiles(ground),
         visitors=visitors,
-        cookie=SessionCookie(secure=secure, embed=settings.embed),
+        cookie=cookie,
+        introductions=introductions,
         hugging_face=hugging_face,
         public_url=settings.public_url,
         embed=settings.embed,
     )
     add_guide(web, embed=settings.embed)
+    MyDataPages(
+        my_data=MyData(ground.database, vectors, clock=now),
+        erasure=erasure,
+        visitors=visitors,
+        cookie=cookie,
+        shown=server_pages.ServerPages(embed=settings.embed),
+    ).add_to(web)
     layout.mount(
         web,
-        compare=compare,
-        lab=lab,
+        pages,
         signed_in=visitors.page_user,
         researcher=visitors.researcher_only,
     )

@@ -21,13 +21,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """Who is asking."""
+    """Who is asking.
+
+    Attributes:
+        introduced: went through the introduction, or past it.
+        consented: agreed to the study's text, where there was one.
+    """
 
     id: int
     username: str
     role: str
     is_guest: bool
     has_password: bool
+    introduced: bool = False
+    consented: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,13 @@ def require_role(user: CurrentUser, role: str) -> None:
 def describe(user: User) -> CurrentUser:
     """The row without its secrets."""
     return CurrentUser(
-        user.id, user.username, user.role, user.is_guest, user.password_hash is not None
+        user.id,
+        user.username,
+        user.role,
+        user.is_guest,
+        user.password_hash is not None,
+        user.introduced_at is not None,
+        user.consented_at is not None,
     )
 
 

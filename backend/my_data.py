@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
-from backend.vector_files import OwnVector
+from backend.vector_files import VectorFiles
 from db.models import Choice, Comparison, PrequentialScore, Response
 from db.queries import my_data as queries
 from db.queries.users import user_by_id
@@ -34,12 +34,17 @@ class MyData:
     def __init__(
         self,
         database: Database,
+        vectors: VectorFiles | None,
         *,
-        vector_of: Callable[[int], OwnVector | None],
         clock: Callable[[], datetime],
     ) -> None:
+        """Begin.
+
+        Args:
+            vectors: None with an engine that keeps none.
+        """
         self._database = database
-        self._vector_of = vector_of
+        self._vectors = vectors
         self._clock = clock
 
     def lines(self, user_id: int) -> Iterator[str]:
@@ -58,7 +63,7 @@ class MyData:
         yield from self._batches(user_id, queries.comparisons, _comparisons)
         yield from self._batches(user_id, queries.choices, _choices)
         yield from self._batches(user_id, queries.scores, _scores)
-        vector = self._vector_of(user_id)
+        vector = self._vectors.read(user_id) if self._vectors is not None else None
         if vector is not None:
             yield {"kind": "vector", "version": vector.version_id, "values": vector.values}
 

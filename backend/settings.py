@@ -52,6 +52,13 @@ class Settings(BaseModel):
     signup: Literal["open", "invite", "closed"] = Field(
         "open", description="Who may make an account: everybody, holders of an invite, nobody."
     )
+    introduction: bool = Field(
+        True, description="Whether people see the introduction at their first sign-in."
+    )
+    consent_file: Path | None = Field(
+        None,
+        description="A study’s text (UTF-8, plain) that everybody agrees to before taking part.",
+    )
     guests: bool = Field(True, description="Whether 'try it as a guest' is offered.")
     session_days: int = Field(30, ge=1, le=365, description="Days until a session expires.")
     embed: bool = Field(

@@ -43,6 +43,7 @@ __all__ = ["FrontDoor", "SessionCookie", "Visitors", "create_web", "status_of"]
 
 SESSION_COOKIE = "attune_session"
 BROWSER_COOKIE = "attune_browser"
+WELCOME_PATH = "/welcome"
 _BROWSER_LASTS_S = 400 * 24 * 3600  # the longest that browsers keep a cookie
 _STATUS: dict[type[AttuneError], int] = {
     NotSignedIn: 401,
@@ -53,6 +54,7 @@ _STATUS: dict[type[AttuneError], int] = {
     TooManyRequests: 429,
     Unavailable: 503,
 }
+_NO_CONSENT = "Please agree to the study’s text first: reload the page."
 _AWAY = "The database does not answer. Please try again in a moment."
 
 
@@ -126,8 +128,19 @@ class SessionCookie:
 class Visitors:
     """Requests → users, and the checks that mounted Gradio pages ask for."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        *,
+        lacks_consent: Callable[[CurrentUser], bool] = lambda _user: False,
+    ) -> None:
+        """Begin.
+
+        Args:
+            lacks_consent: whether somebody has to agree to something before a Gradio page opens.
+        """
         self._accounts = accounts
+        self._lacks_consent = lacks_consent
 
     async def current_user(self, request: Request) -> CurrentUser | None:
         """The user whose session the request's cookie opens, if any.
@@ -174,6 +187,11 @@ class Visitors:
             if is_page_load(request.scope):
                 raise HTTPException(303, headers={"Location": login_path(request)})
             raise HTTPException(401, "Please sign in.")
+        if self._lacks_consent(user):
+            if is_page_load(request.scope):
+                here = quote(request.scope["path"], safe="/")
+                raise HTTPException(303, headers={"Location": f"{WELCOME_PATH}?next={here}"})
+            raise HTTPException(403, _NO_CONSENT)
         return user
 
 

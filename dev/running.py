@@ -23,6 +23,11 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | {f"ATTUNE_{name.upper()}": value for name, value in settings.items()}
 
 
+def _usual(data: Path) -> dict[str, str]:
+    """A folder and a port of its own; who signs in is not shown around first."""
+    return {"data_dir": str(data), "port": "0", "introduction": "false"}
+
+
 class RunningApp:
     """A started app; `with RunningApp(folder, engine="echo") as app` ends it at the end.
 
@@ -40,7 +45,7 @@ class RunningApp:
         self.process = subprocess.Popen(
             [sys.executable, "app.py"],
             cwd=ROOT,
-            env=environment(**{"data_dir": str(data), "port": "0", **settings}),
+            env=environment(**_usual(data) | settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

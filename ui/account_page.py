@@ -20,7 +20,6 @@ from backend.administration import INVITE_DAYS, MOST_USERS_SHOWN, Administration
 from backend.auth import Accounts, CurrentUser
 from backend.errors import AttuneError, NotFound, TooManyRequests
 from backend.identity import ROLES, includes
-from backend.profiles import MOST_CHARACTERS, Profiles
 from backend.web import SESSION_COOKIE, SessionCookie, Visitors, status_of
 from ui.server_pages import ServerPages
 
@@ -32,8 +31,6 @@ _DONE = {
     "role": "Your account can do more now.",
     "users": "Saved.",
     "withdrawn": "The invite does not work any more.",
-    "profile": "Saved. The pairs made from now on go by it.",
-    "erased": "What you had written is erased. The pairs made from now on do without it.",
 }
 
 Step = Callable[[CurrentUser, dict[str, str]], Awaitable[Response]]
@@ -51,7 +48,6 @@ class AccountPage:
 
     accounts: Accounts
     administration: Administration
-    profiles: Profiles
     visitors: Visitors
     cookie: SessionCookie
     shown: ServerPages
@@ -65,7 +61,6 @@ class AccountPage:
         for name, step in (
             ("claim", self._claim),
             ("password", self._password),
-            ("profile", self._profile),
             ("invites", self._invite),
             ("withdraw", self._withdraw),
             ("users", self._user),
@@ -124,13 +119,6 @@ class AccountPage:
         self.cookie.remember(response, signed_in)
         return response
 
-    async def _profile(self, user: CurrentUser, form: dict[str, str]) -> Response:
-        erase = form.get("act") == "erase"
-        text = "" if erase else form.get("profile", "")
-        await run_in_threadpool(self.profiles.write, user.id, text)
-        done = "profile" if text.strip() else "erased"
-        return RedirectResponse(f"/account?done={done}", 303)
-
     async def _invite(self, user: CurrentUser, form: dict[str, str]) -> Response:
         token = await run_in_threadpool(self.administration.invite, user.id, form.get("role", ""))
         response = RedirectResponse("/account#invites", 303)
@@ -164,7 +152,6 @@ class AccountPage:
         form: Mapping[str, str] = MappingProxyType({}),
     ) -> Response:
         query = request.query_params
-        kept = await run_in_threadpool(self.profiles.read, user.id)
         response = self.shown.show(
             "account.html",
             status_of(error) if error is not None else 200,
@@ -173,10 +160,6 @@ class AccountPage:
             wrong=wrong,
             error=str(error) if error is not None else None,
             username=form.get("username", ""),
-            profile=form.get("profile", kept) if wrong == "profile" else kept,
-            profile_kept=bool(kept),
-            profiles_used=self.profiles.used,
-            profile_most=MOST_CHARACTERS,
             done=_DONE.get(query.get("done", "")),
             leaving="leaving" in query,
             **(await self._admins_part(request, user)),

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from backend.administration import Administration
 from backend.auth import Accounts, CurrentUser, SignedIn
 from backend.errors import AttuneError, NotFound, TooManyRequests
+from backend.introductions import Introductions
 from backend.oauth import CALLBACK_PATH, LOGIN_PATH, HuggingFaceLogin
-from backend.profiles import Profiles
 from backend.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
@@ -30,6 +30,7 @@ from backend.web import (
     status_of,
 )
 from ui.account_page import AccountPage, fields
+from ui.intro import IntroPages, welcome_before
 from ui.server_pages import ServerPages, local_path
 
 
@@ -38,9 +39,9 @@ def add_account_pages(
     *,
     accounts: Accounts,
     administration: Administration,
-    profiles: Profiles,
     visitors: Visitors,
     cookie: SessionCookie,
+    introductions: Introductions | None = None,
     hugging_face: HuggingFaceLogin | None = None,
     public_url: str = "",
     embed: bool = False,
@@ -54,14 +55,16 @@ def add_account_pages(
         visitors=visitors,
         cookie=cookie,
         shown=shown,
+        introductions=introductions,
         hugging_face=hugging_face,
         public_url=public_url,
         embed=embed,
     ).add_to(app)
+    if introductions is not None:
+        IntroPages(introductions=introductions, visitors=visitors, shown=shown).add_to(app)
     AccountPage(
         accounts=accounts,
         administration=administration,
-        profiles=profiles,
         visitors=visitors,
         cookie=cookie,
         shown=shown,
@@ -78,6 +81,7 @@ class _Door:
     visitors: Visitors
     cookie: SessionCookie
     shown: ServerPages
+    introductions: Introductions | None
     hugging_face: HuggingFaceLogin | None
     public_url: str
     embed: bool
@@ -227,6 +231,8 @@ class _Door:
         """Into the app; the session that this browser had before ends."""
         if earlier := request.cookies.get(SESSION_COOKIE):
             await run_in_threadpool(self.accounts.sign_out, earlier)
+        if self.introductions is not None and self.introductions.is_due(signed_in.user):
+            target = welcome_before(target)
         response = RedirectResponse(target, 303)
         self.cookie.remember(response, signed_in)
         return response

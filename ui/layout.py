@@ -1,7 +1,7 @@
 """The pages put together: one header, one look, mounted on the web app.
 
 All type, space and colour come from `assets/tokens.css`; `assets/gradio.css` maps Gradio's own
-variables to them. Knows no use case: the pages are built in `compare.py` and `lab.py`.
+variables to them. Knows no use case: the pages are built in `compare.py`, `taste.py` and `lab.py`.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def blocks(title: str) -> gr.Blocks:
     )
 
 
-def header(active: Literal["Compare", "Guide", "Lab"]) -> Header:
+def header(active: Literal["Compare", "My taste", "Guide", "Lab"]) -> Header:
     """Brand, pages, status chip and account; call inside a page's `with` block."""
     links = "".join(
         f'<a href="{path}"{_current(name == active)}>{name}</a>'
-        for name, path in (("Compare", "/"), ("Guide", "/guide"))
+        for name, path in (("Compare", "/"), ("My taste", "/taste/"), ("Guide", "/guide"))
     )
     with gr.Row(elem_id="header"):
         gr.HTML(f'<a class="brand" href="/">{_MARK}attune</a><nav>{links}</nav>', elem_id="brand")
@@ -97,20 +97,33 @@ def choices_text(count: int) -> str:
     return "1 choice" if count == 1 else f"{count} choices"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """Gradio's pages."""
+
+    compare: gr.Blocks
+    taste: gr.Blocks
+    lab: gr.Blocks
+
+
 def mount(
     web_app: FastAPI,
+    pages: Pages,
     *,
-    compare: gr.Blocks,
-    lab: gr.Blocks,
     signed_in: AuthDependency,
     researcher: AuthDependency,
 ) -> None:
-    """Puts the lab at /lab and the compare page at /, each behind its own dependency.
+    """Puts each page at its path, behind its own dependency: lab, My taste, and compare at `/`.
 
     `/` catches everything: call this after all other routes were added.
     """
-    web_app.add_route("/lab", lambda _request: RedirectResponse("/lab/", 308), methods=["GET"])
-    for path, page, may_enter in (("/lab", lab, researcher), ("/", compare, signed_in)):
+    for path, page, may_enter in (
+        ("/lab", pages.lab, researcher),
+        ("/taste", pages.taste, signed_in),
+        ("/", pages.compare, signed_in),
+    ):
+        if path != "/":
+            web_app.add_route(path, _to_folder, methods=["GET"])
         page.queue(api_open=False, max_size=QUEUE_SIZE)
         gr.mount_gradio_app(
             web_app,
@@ -131,13 +144,18 @@ def mount(
         )
 
 
+def _to_folder(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{request.url.path}/", 308)
+
+
 def _head() -> str:
     """Our style sheets and scripts, inline: one request, no flash of another look."""
     styles = "\n".join(
         (ASSETS / name).read_text(encoding="utf-8")
-        for name in ("tokens.css", "gradio.css", "compare.css", "lab.css")
+        for name in ("tokens.css", "gradio.css", "compare.css", "taste.css", "lab.css")
     )
     script = "\n".join(
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("connection.js", "keys.js")
+        (ASSETS / name).read_text(encoding="utf-8")
+        for name in ("connection.js", "status.js", "keys.js")
     )
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'

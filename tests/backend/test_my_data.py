@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from backend import my_data
 from backend.errors import NotFound
 from backend.my_data import MyData
-from backend.vector_files import OwnVector
+from backend.vector_files import OwnVector, VectorFiles
 from db.models import UnwantedPrompt, User, WebSession
 from db.session import Database
 from tests.backend.judged import Judged
@@ -23,8 +24,11 @@ def judged(database: Database, clock: Clock) -> Judged:
 
 
 def download(judged: Judged, user: int, vector: OwnVector | None = None) -> list[dict[str, Any]]:
-    data = MyData(judged.database, vector_of=lambda _user: vector, clock=judged.clock)
-    text = "".join(data.lines(user))
+    files = VectorFiles(judged.database, Path("nowhere"), live=lambda: None, clock=judged.clock)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files, "read", lambda _user: vector)
+        data = MyData(judged.database, files, clock=judged.clock)
+        text = "".join(data.lines(user))
     assert text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
 

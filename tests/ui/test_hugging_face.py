@@ -136,7 +136,6 @@ def test_without_a_client_there_is_no_such_door(site: Site) -> None:
         app,
         accounts=site.accounts,
         administration=site.administration,
-        profiles=site.profiles,
         visitors=Visitors(site.accounts),
         cookie=SessionCookie(secure=False, embed=False),
     )

@@ -18,15 +18,18 @@ from starlette.testclient import TestClient
 import ui
 from backend.administration import Administration
 from backend.auth import Accounts
+from backend.erasure import Erasure
+from backend.introductions import Introductions
+from backend.my_data import MyData
 from backend.oauth import HuggingFaceLogin
-from backend.profiles import Profiles
 from backend.web import SessionCookie, Visitors, create_web
 from db.session import Database
 from tests.backend.people import GOOD, cheap
 from tests.backend.provider import CLIENT_ID, CLIENT_SECRET, URL, Provider
 from tests.conftest import Clock
 from ui.accounts import add_account_pages
-from ui.server_pages import error_page
+from ui.my_data_pages import MyDataPages
+from ui.server_pages import ServerPages, error_page
 
 ASSETS = Path(ui.__file__).parent / "assets"
 
@@ -34,21 +37,32 @@ ASSETS = Path(ui.__file__).parent / "assets"
 class Site:
     """The whole site without Gradio, and people who visit it."""
 
-    def __init__(self, url: str, clock: Clock, **policy: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        introduction: bool = False,
+        consent_text: str = "",
+        **policy: Any,
+    ) -> None:
         self._database = database = Database(url)
         self.accounts = Accounts(database, passwords=cheap(), clock=clock, **policy)
         self.administration = Administration(database, clock=clock)
-        self.profiles = Profiles(database, used=True)
         self.provider = Provider()
         self.app = create_web(assets=ASSETS, error_page=error_page)
-        visitors = Visitors(self.accounts)
+        introductions = Introductions(
+            database, clock=clock, offered=introduction, consent_text=consent_text
+        )
+        visitors = Visitors(self.accounts, lacks_consent=introductions.lacks_consent)
+        cookie = SessionCookie(secure=False, embed=False)
         add_account_pages(
             self.app,
             accounts=self.accounts,
             administration=self.administration,
-            profiles=self.profiles,
             visitors=visitors,
-            cookie=SessionCookie(secure=False, embed=False),
+            cookie=cookie,
+            introductions=introductions,
             hugging_face=HuggingFaceLogin(
                 client_id=CLIENT_ID,
                 client_secret=CLIENT_SECRET,
@@ -57,6 +71,13 @@ class Site:
                 transport=self.provider.transport,
             ),
         )
+        MyDataPages(
+            my_data=MyData(database, None, clock=clock),
+            erasure=Erasure(database, None, follow=lambda: None, clock=clock),
+            visitors=visitors,
+            cookie=cookie,
+            shown=ServerPages(embed=False),
+        ).add_to(self.app)
         _add_home(self.app, visitors)
 
     def close(self) -> None:
