@@ -1,8 +1,8 @@
-"""Pairs that differ in what people care about: each response follows another example of style.
+"""Pairs that differ in what people care about: each response is made under another wish for style.
 
 Two samples of one small model differ little, so that a choice between them says little. Here each
-side answers after a short example dialogue in some style (brief, as a list, warm, …); the example
-stands in the prompt only while the response is made and is no part of what is learnt. Side by side
+side is asked with a wish of its own behind the prompt (in one sentence, as a list, warmly, …); the
+wish stands there only while the response is made and is no part of what is learnt. Side by side
 two styles are drawn: one that this user's choices speak for (Thompson sampling, Beta posteriors),
 one at random, so that what is liked comes up often and everything keeps coming up.
 
@@ -26,11 +26,11 @@ class Style:
 
     Attributes:
         name: kept with the response.
-        example: a dialogue in this style that stands before the prompt; empty for no example.
+        wish: a sentence put behind the prompt; empty for none.
     """
 
     name: str
-    example: tuple[Message, ...]
+    wish: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +42,9 @@ class Record:
 
 
 def load_styles() -> tuple[Style, ...]:
-    """The styles that come with Attune, the one without an example among them."""
+    """The styles that come with Attune, the one without a wish among them."""
     text = files("backend").joinpath("data/styles.json").read_text("utf-8")
-    return tuple(
-        Style(
-            name,
-            tuple(
-                message
-                for question, answer in dialogue
-                for message in (
-                    Message(role="user", content=question),
-                    Message(role="assistant", content=answer),
-                )
-            ),
-        )
-        for name, dialogue in json.loads(text).items()
-    )
+    return tuple(Style(name, wish) for name, wish in json.loads(text).items())
 
 
 def draw_styles(
@@ -78,9 +65,10 @@ def draw_styles(
     return favourite, rng.choice([style for style in styles if style is not favourite])
 
 
-def with_example(messages: Sequence[Message], style: Style | None) -> tuple[Message, ...]:
-    """The prompt's messages with the style's example before the first turn of the dialogue."""
-    if style is None:
+def in_style(messages: Sequence[Message], style: Style | None) -> tuple[Message, ...]:
+    """The prompt's messages with the style's wish behind the last one, which is the user's."""
+    if style is None or not style.wish:
         return tuple(messages)
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    return (*system, *style.example, *messages[len(system) :])
+    last = messages[-1]
+    asked = Message(role=last["role"], content=f"{last['content']} {style.wish}")
+    return (*messages[:-1], asked)

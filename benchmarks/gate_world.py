@@ -1,6 +1,6 @@
 """What the gate is calibrated on: texts, simulated users, sound versions. For `benchmarks.gate`.
 
-Four simulated users of two opposed pairs choose among texts made after examples of style; sound
+Four simulated users of two opposed pairs choose among texts made with wishes of style; sound
 versions are trained on their choices with the default recipe. Texts, and every version trained,
 are kept in a folder, so that an interrupted run goes on where it stood.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backend.persona_rules import RULES
 from backend.prompts import shipped
-from backend.styles import load_styles, with_example
+from backend.styles import in_style, load_styles
 from benchmarks.learning_world import as_prompt
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows, epoch_batches, pair_rows
@@ -234,7 +234,7 @@ class World:
     def _read_or_write_texts(self, prompts: Sequence[str]) -> dict[str, list[ResponseTokens]]:
         path = self._folder / "texts.json"
         if not path.exists():
-            self._say(f"writing {len(prompts) * len(STYLES)} texts after examples of style")
+            self._say(f"writing {len(prompts) * len(STYLES)} texts with wishes of style")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self._write_texts(prompts)))
         stored = json.loads(path.read_text())
@@ -250,7 +250,7 @@ class World:
         texts: dict[str, list[tuple[list[int], float]]] = {prompt: [] for prompt in prompts}
         for start in range(0, len(asked), _ROWS):
             some = asked[start : start + _ROWS]
-            probes = [Probe(with_example(as_prompt(prompt), style), None) for prompt, style in some]
+            probes = [Probe(in_style(as_prompt(prompt), style), None) for prompt, style in some]
             written = write_texts(
                 self.base, self.format, probes, new_tokens=self.sizes.tokens, seed=start
             )

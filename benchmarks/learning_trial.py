@@ -1,7 +1,7 @@
 """One trial: personas choose in rounds, every method learns from the same pairs, texts are judged.
 
-Round by round: each persona judges fresh pairs (made under its own current vector, sides after
-examples of two styles, as the app makes them) until it has decided often enough; every method
+Round by round: each persona judges fresh pairs (made under its own current vector, sides with
+wishes of two styles, as the app makes them) until it has decided often enough; every method
 scores those choices before it learns from them; then each takes the same pairs and the same replay.
 At the checkpoints everybody answers the held-out prompts.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from backend.persona_rules import RULES
-from backend.styles import Record, Style, draw_styles, load_styles
+from backend.styles import Record, Style, draw_styles, in_style, load_styles
 from benchmarks.learning_arms import Arm, in_place, replayed, train, untrained, without_users
 from benchmarks.learning_world import Asked, Questions, World, Written, as_prompt, preference
 from trainer.batching import PairRows
@@ -43,7 +43,7 @@ class Plan:
         checkpoints: numbers of choices after which texts are judged.
         replay: older pairs per new pair in a round.
         shared: share of a round's pairs that everybody judges, made under e₀.
-        varied: share of pairs whose sides follow examples of two styles.
+        varied: share of pairs whose sides follow wishes of two styles.
         vectors_only: P-DPO trains the users' vectors alone (its own term, e₀ and adapter at rest),
             pooled DPO its one vector alone, so that both have as much to learn with.
         own_adapters: also train one adapter per user.
@@ -176,7 +176,7 @@ class Trial:
             if self._rng.random() >= self._plan.varied:
                 styles = (self._styles[0], self._styles[0])
             drawn.append(_Drawn(user, question, styles))
-            asked += [Asked(as_prompt(question), vector, style.example) for style in styles]
+            asked += [Asked(in_style(as_prompt(question), style), vector) for style in styles]
         texts = self._world.write(asked, seed=self._rng.randrange(2**31))
         return list(zip(drawn, zip(texts[::2], texts[1::2], strict=True), strict=True))
 

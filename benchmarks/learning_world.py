@@ -31,7 +31,6 @@ class Asked:
 
     messages: tuple[Message, ...]
     prefix: Tensor | None
-    example: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class World:
 
     def write(self, asked: Sequence[Asked], *, seed: int) -> list[Written]:
         """Sample one response each under the model as it stands (an adapter may be attached)."""
-        probes = [Probe((*one.example, *one.messages), one.prefix) for one in asked]
+        probes = [Probe(one.messages, one.prefix) for one in asked]
         lengths = [sum(len(m["content"]) for m in probe.messages) for probe in probes]
         order = sorted(range(len(probes)), key=lengths.__getitem__)
         written: dict[int, Written] = {}

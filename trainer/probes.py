@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from trainer.batching import Row
+from trainer.decoding import DecodingBatch
 from trainer.gate import TextFigures
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt, PromptFormat, embed
+from trainer.sampling import RowSampler, draw
 from trainer.scoring import autocast, response_logps
 from trainer.types import Message
 
@@ -57,34 +58,46 @@ def write_texts(
 ) -> list[tuple[int, ...]]:
     """Sample one text per probe, all in one batch, under the model as it stands.
 
+    Rows leave the batch as they end. Numbers that are not finite become bad text, not an error:
+    the gate refuses it.
+
     Returns:
         Token ids without the end of turn. The same seed and probes give the same texts.
     """
-    encoded = [prompts.encode(p.messages, with_prefix=p.prefix is not None) for p in probes]
-    width = max(len(e.token_ids) for e in encoded)
-    pads = [width - len(e.token_ids) for e in encoded]
-    rows = [[0] * pad + list(e.token_ids) for pad, e in zip(pads, encoded, strict=True)]
-    starts = [
-        None if e.prefix_start is None else e.prefix_start + pad
-        for pad, e in zip(pads, encoded, strict=True)
+    texts: list[list[int]] = [[] for _ in probes]
+    seeds = torch.randint(2**62, (len(probes),), generator=torch.Generator().manual_seed(seed))
+    samplers = [
+        RowSampler(temperature=_TEMPERATURE, top_p=_TOP_P, seed=own) for own in seeds.tolist()
     ]
-    device = base.device
-    mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), autocast(base.model):
-        torch.manual_seed(seed)
-        inputs = embed(
-            base.model.get_input_embeddings(),
-            torch.tensor(rows, device=device),
-            starts,
-            [p.prefix for p in probes],
-        )
-        out = base.model.generate(  # type: ignore[operator]
-            inputs_embeds=inputs,
-            attention_mask=mask,
-            generation_config=_sampling(base, new_tokens),
-        )
-    return [_until_stop(ids, base.stop_ids) for ids in out.tolist()]
+    batch = DecodingBatch(base.model)
+    rows = list(range(len(probes)))
+    with torch.no_grad(), autocast(base.model):
+        batch.join([_embedded(base, prompts, probe) for probe in probes], [1] * len(probes))
+        while rows:
+            tokens = draw(batch.logits.nan_to_num(), [samplers[row] for row in rows])
+            stay = []
+            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                if token in base.stop_ids:
+                    continue
+                texts[row].append(token)
+                if len(texts[row]) < new_tokens:
+                    stay.append(place)
+            rows = [rows[place] for place in stay]
+            batch.keep(stay)
+            if rows:
+                batch.advance(tokens[stay])
+    return [tuple(text) for text in texts]
+
+
+def _embedded(base: LanguageModel, prompts: PromptFormat, probe: Probe) -> Tensor:
+    """Input embeddings (T, H) of a probe's prompt with its vector in place."""
+    encoded = prompts.encode(probe.messages, with_prefix=probe.prefix is not None)
+    return embed(
+        base.model.get_input_embeddings(),
+        torch.tensor([encoded.token_ids], device=base.device),
+        [encoded.prefix_start],
+        [probe.prefix],
+    )[0]
 
 
 def read_texts(
@@ -192,25 +205,3 @@ class BaseTexts:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = read_texts(base, prompts, messages, ids, max_tokens=max_tokens)
         return self._kept[key]
-
-
-def _sampling(base: LanguageModel, new_tokens: int) -> GenerationConfig:
-    return GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=True,
-        temperature=_TEMPERATURE,
-        top_p=_TOP_P,
-        top_k=0,
-        max_new_tokens=new_tokens,
-        eos_token_id=list(base.stop_ids),
-        pad_token_id=base.stop_ids[0],
-        remove_invalid_values=True,  # NaN logits become bad text, which the gate refuses
-    )
-
-
-def _until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> tuple[int, ...]:
-    kept: list[int] = []
-    for token in ids:
-        if token in stop_ids:
-            break
-        kept.append(token)
-    return tuple(kept)

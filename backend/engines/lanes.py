@@ -12,12 +12,13 @@ from itertools import chain
 import torch
 from transformers import PreTrainedModel
 
+from backend.engines.base import Sampling
 from backend.engines.calls import Call, Row
-from backend.engines.decoding import DecodingBatch
-from backend.engines.sampling import RowSampler, draw
 from backend.engines.versions import LoadedVersion
 from backend.engines.weights import Weights
+from trainer.decoding import DecodingBatch
 from trainer.prompting import embed
+from trainer.sampling import RowSampler, draw
 
 
 class Lane:
@@ -49,7 +50,7 @@ class Lane:
         prompts = [self._embed(group[0], call.version) for group in groups.values()]
         self._batch.join(prompts, [len(group) for group in groups.values()])
         for row in chain.from_iterable(groups.values()):
-            self._rows.append((call, row, RowSampler(row.request.sampling)))
+            self._rows.append((call, row, _sampler(row.request.sampling)))
 
     def step(self) -> None:
         """One token for every row, then those that are done leave.
@@ -107,3 +108,7 @@ class Lane:
         return embed(self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix])[
             0
         ]
+
+
+def _sampler(sampling: Sampling) -> RowSampler:
+    return RowSampler(temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed)

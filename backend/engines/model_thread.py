@@ -19,10 +19,10 @@ from transformers import PreTrainedModel
 
 from backend.engines.base import EngineClosed, EngineFailed
 from backend.engines.calls import Call, CallQueue
-from backend.engines.decoding import check_cache
 from backend.engines.lanes import Lane
 from backend.engines.weights import Weights, WeightSets
 from trainer.batching import Row
+from trainer.decoding import check_cache
 from trainer.scoring import check_head, response_logps
 
 # What running a model may raise; anything else is a fault of ours and ends the thread, loudly.

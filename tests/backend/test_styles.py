@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from backend.making import Shares, draw_plan
-from backend.styles import Record, Style, draw_styles, load_styles, with_example
+from backend.plans import Shares, draw_plan
+from backend.styles import Record, Style, draw_styles, in_style, load_styles
 from trainer.types import Message
 
 STYLES = load_styles()
@@ -14,22 +14,19 @@ USER: Message = {"role": "user", "content": "Why is the sky blue?"}
 SYSTEM: Message = {"role": "system", "content": "About me: I teach."}
 
 
-def test_the_styles_have_names_that_fit_the_database_and_whole_dialogues() -> None:
+def test_the_styles_have_names_that_fit_the_database_and_whole_sentences() -> None:
     names = [style.name for style in STYLES]
     assert len(names) == len(set(names)) > 8
     assert all(len(name) <= 32 for name in names)
-    assert [s.name for s in STYLES if not s.example] == ["as it comes"]
-    for style in STYLES:
-        roles = [message["role"] for message in style.example]
-        assert roles == ["user", "assistant"] * (len(roles) // 2)
+    assert [s.name for s in STYLES if not s.wish] == ["as it comes"]
+    assert all(style.wish[-1] in ".!" for style in STYLES if style.wish)
 
 
-def test_an_example_stands_between_the_system_message_and_the_prompt() -> None:
-    example: tuple[Message, ...] = (USER, {"role": "assistant", "content": "Air scatters blue."})
-    style = Style("brief", example)
-    assert with_example([USER], style) == (*example, USER)
-    assert with_example([SYSTEM, USER], style) == (SYSTEM, *example, USER)
-    assert with_example([SYSTEM, USER], None) == (SYSTEM, USER)
+def test_a_wish_stands_behind_the_last_message_and_nothing_else_changes() -> None:
+    wished: Message = {"role": "user", "content": "Why is the sky blue? Answer as a list."}
+    assert in_style([SYSTEM, USER], Style("list", "Answer as a list.")) == (SYSTEM, wished)
+    assert in_style([SYSTEM, USER], Style("as it comes", "")) == (SYSTEM, USER)
+    assert in_style([SYSTEM, USER], None) == (SYSTEM, USER)
 
 
 def test_what_a_user_prefers_is_drawn_most_and_everything_else_goes_on_being_drawn() -> None:

@@ -62,16 +62,7 @@ def test_a_row_of_a_padded_batch_continues_its_own_prompt_and_vector(base, monke
     """Greedy, so that the batch can be compared with each row alone, without padding or cache."""
     prompts = PromptFormat(base.tokenizer, 4)
     prefix = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
-    generate = base.model.generate
-
-    def greedy(**arguments: Any) -> torch.Tensor:
-        arguments["generation_config"].do_sample = False
-        arguments["generation_config"].temperature = None
-        arguments["generation_config"].top_p = None
-        arguments["generation_config"].top_k = None
-        return generate(**arguments)
-
-    monkeypatch.setattr(base.model, "generate", greedy)
+    monkeypatch.setattr("trainer.probes._TEMPERATURE", 0.0)
     probes = [Probe(LONG, prefix), Probe(SHORT, prefix), Probe(SHORT, None)]
     got = write_texts(base, prompts, probes, new_tokens=5, seed=0)
     for probe, ids in zip(probes, got, strict=True):
@@ -123,13 +114,12 @@ def test_a_drop_is_the_difference_of_log_probs_of_the_same_text(base) -> None:
 def test_base_texts_are_written_once_per_process(base, monkeypatch) -> None:
     prompts = PromptFormat(base.tokenizer, 4)
     calls: list[object] = []
-    generate = base.model.generate
 
-    def counted(**arguments: object) -> torch.Tensor:
+    def counted(*arguments: object, **options: Any) -> list[tuple[int, ...]]:
         calls.append(arguments)
-        return generate(**arguments)
+        return write_texts(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(base.model, "generate", counted)
+    monkeypatch.setattr("trainer.probes.write_texts", counted)
     kept = BaseTexts(capacity=1)
 
     def get(seed: int) -> list[ProbeText]:

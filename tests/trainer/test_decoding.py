@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from backend.engines.decoding import DecodingBatch, check_cache
+from trainer.decoding import DecodingBatch, check_cache
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backend.engines.base import Sampling
-
 # Ranking the whole vocabulary is slow, and the nucleus is nearly always small.
 _NUCLEUS_GUESSES = (128, 2048)
 
@@ -24,11 +22,11 @@ _NUCLEUS_GUESSES = (128, 2048)
 class RowSampler:
     """How one row draws, and the state of its random numbers."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._temperature = sampling.temperature
-        self._top_p = sampling.top_p
+    def __init__(self, *, temperature: float, top_p: float, seed: int) -> None:
+        self._temperature = temperature
+        self._top_p = top_p
         # On the CPU whatever the model's device, so that a seed means the same everywhere.
-        self._generator = torch.Generator().manual_seed(sampling.seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, logits: Tensor) -> Tensor:
         """The row's next token, a scalar, from logits (V,); temperature 0 takes the largest."""

@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.engines.base import Sampling
-from backend.engines.sampling import RowSampler, draw, nucleus
+from trainer.sampling import RowSampler, draw, nucleus
 
 
 def sampler(seed: int = 0, temperature: float = 1.0, top_p: float = 1.0) -> RowSampler:
-    return RowSampler(Sampling(temperature=temperature, top_p=top_p, max_new_tokens=1, seed=seed))
+    return RowSampler(temperature=temperature, top_p=top_p, seed=seed)
 
 
 def test_temperature_zero_takes_the_largest_logit() -> None:
