@@ -92,7 +92,20 @@ class Settings(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="Share of the other pairs whose sides answer after examples of two styles.",
+        description="Share of the other pairs whose sides are asked with two wishes of style.",
+    )
+    repeat_share: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Share of pairs that show an earlier one again, sides swapped: are choices "
+        "steady? Never trained on.",
+    )
+    reveal: bool = Field(
+        False, description="Whether people are told after choosing which response was whose."
+    )
+    daily_goal: int = Field(
+        20, ge=1, le=1000, description="Choices a day that a new user is invited to make."
     )
     trainer: bool = Field(True, description="Whether this process runs the scheduler and trainer.")
     trainer_threads: int = Field(0, ge=0, description="Trainer's CPU threads; 0 means all cores.")
