@@ -35,15 +35,18 @@ from backend.history import History
 from backend.insights import Insights
 from backend.introductions import Introductions, read_consent
 from backend.lease import Lease, this_process
-from backend.making import Maker, Shares
+from backend.making import Maker
 from backend.my_data import MyData
 from backend.oauth import HuggingFaceLogin
 from backend.passwords import Passwords
 from backend.persona_cast import rules_from
 from backend.personas import Personas
+from backend.plans import Shares
+from backend.preferences import DeskPreferences
 from backend.prefetch import Prefetcher
 from backend.prequential import Scorer
 from backend.profiles import Profiles
+from backend.repeats import Repeats
 from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
@@ -123,7 +126,8 @@ def build(ground: Ground) -> FastAPI:
         live_version=lambda: engine.live_version.version_id if engine.live_version else 0,
         min_choices=settings.round_min_choices,
     )
-    compare = build_compare(desk, insights, accounts)
+    preferences = DeskPreferences(database, clock=now, daily_goal=settings.daily_goal)
+    compare = build_compare(desk, preferences, insights, accounts)
     evidence = Evidence(database, identity=engine.model_identity)
     lab = build_lab(insights, training, versions, accounts, personas, evidence=evidence)
     taste = _make_taste(ground, engine, insights, accounts)
@@ -193,6 +197,7 @@ def _make_desk(
         ),
         styles=load_styles(),
         shared=SharedPairs(database, first=settings.shared_pairs, clock=now, rng=rng),
+        repeats=Repeats(database, share=settings.repeat_share, clock=now, rng=rng),
         clock=now,
         rng=rng,
         profile_of=_profiles(ground).in_prompt,
@@ -218,7 +223,7 @@ def _make_desk(
     prefetcher = Prefetcher(database, engine, maker, target=settings.prefetch, clock=now, rng=rng)
     closing.callback(prefetcher.close)
     versions.on_swap(prefetcher.look_again)
-    return make_desk(pair_taken=prefetcher.wanted), personas
+    return make_desk(pair_taken=prefetcher.wanted, reveal=settings.reveal), personas
 
 
 def _sampling(settings: Settings) -> Sampling:

@@ -1,4 +1,4 @@
-"""What a user does with comparisons: get one, choose, explain, undo, ask an own question.
+"""How users get comparisons: the next one, for a prompt of their own, for a conversation going on.
 
 Every method takes the signed-in user's id and checks ownership itself; nothing the browser sends
 is trusted. Knows nothing of pages, models and training.
@@ -8,51 +8,41 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backend import prompts
+from backend.choosing import Choosing, check_answer
+from backend.comparison_views import (
+    ComparisonView,
+    enough_to_judge,
+    view_of,
+    view_of_making,
+)
 from backend.engines.base import Priority
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.making import Maker, Making, PromptText
-from db.models import Choice, Comparison, Prompt
+from db.models import Comparison, Prompt, Response
 from db.queries import comparisons as queries
 from db.session import Database
+from trainer.types import Message
 
-VERDICTS = ("a", "b", "tie", "both_bad", "skip")
-_MAX_REASON_CHARS = 500
 _GENERATION_TIMEOUT_S = 600.0
+_TOO_LONG = "That is too long for this model. Please shorten it."
+_GONE = "That pair is gone. Here is the next one."
+_TOO_EARLY = "One moment: there is too little to choose by yet."
+_NOT_EMPTY = "That response is there already."
+_NO_RESPONSE_CHOSEN = "Only a response you preferred can go on."
 
 
-@dataclass(frozen=True, slots=True)
-class ComparisonView:
-    """What the page may know of a comparison: texts by side, never their conditions.
-
-    Attributes:
-        comparison_id: None while it is still being made.
-        own: the prompt is the user's own.
-        complete: both texts are final and a choice may be made.
-    """
-
-    comparison_id: int | None
-    topic: str
-    prompt: str
-    own: bool
-    text_a: str
-    text_b: str
-    complete: bool
-
-
-class Desk:
+class Desk(Choosing):
     """The annotator's use cases.
 
     Args:
         pair_taken: called with the user's id when a next one will be wanted.
         priority: of the comparisons that stream in.
+        reveal: whether a user may be told, after choosing, which side was whose.
     """
 
     def __init__(
@@ -65,11 +55,11 @@ class Desk:
         rng: random.Random,
         pair_taken: Callable[[int], None],
         priority: Priority = Priority.INTERACTIVE,
+        reveal: bool = False,
     ) -> None:
-        self._database = database
+        super().__init__(database, clock=clock, reveal=reveal)
         self._maker = maker
         self._max_prompt_chars = max_prompt_chars
-        self._clock = clock
         self._rng = rng
         self._pair_taken = pair_taken
         self._priority = priority
@@ -79,11 +69,13 @@ class Desk:
         with self._database.read() as session:
             seen = queries.open_comparison(session, user_id)
             if seen is not None:
-                return _view(seen)
+                return view_of(seen)
         return self._show_next(user_id)
 
     def stream(self, user_id: int) -> Iterator[ComparisonView]:
         """The open comparison at once, else one streaming in; the last view is complete.
+
+        It ends early when the user chooses while it is still being written.
 
         Raises:
             Unavailable: the model failed, or there is no prompt.
@@ -93,14 +85,14 @@ class Desk:
             self._pair_taken(user_id)
             yield view
             return
-        under_way = self._maker.under_way(user_id)
+        under_way = [each for each in self._maker.under_way(user_id) if not each.judged]
         if not under_way and self._maker.hand_over(user_id):
             handed = self._show_next(user_id)
             if handed is not None:
                 yield handed
                 return
         making = under_way[0] if under_way else self._start_from_bank(user_id)
-        yield from self._watch(user_id, making)
+        yield from self._watch(making)
 
     def ask(self, user_id: int, text: str) -> Iterator[ComparisonView]:
         """A comparison for the user's own prompt, streaming in; the last view is complete.
@@ -110,106 +102,119 @@ class Desk:
         Raises:
             InvalidInput: empty or too long. Unavailable: the model failed.
         """
+        yield from self._ask(user_id, text, (), None)
+
+    def follow_up(self, user_id: int, choice_id: int, text: str) -> Iterator[ComparisonView]:
+        """The same for a further turn: the response that choice preferred goes on.
+
+        Raises:
+            NotFound: no such choice of this user. Conflict: it does not stand any more.
+            InvalidInput: it preferred none; or as `ask`.
+        """
+        with self._database.read() as session:
+            choice = self._standing(session, user_id, choice_id)
+            comparison = queries.comparison_of(session, user_id, choice.comparison_id)
+            assert comparison is not None  # choices have their user's comparison
+            said = {response.side.lower(): response.text for response in comparison.responses}
+            if choice.verdict not in said:
+                raise InvalidInput(_NO_RESPONSE_CHOSEN)
+            preferred = Message(role="assistant", content=said[choice.verdict])
+            earlier = (*prompts.messages_of(comparison.prompt), preferred)
+        yield from self._ask(user_id, text, earlier, comparison.id)
+
+    def stop(self, user_id: int, making_key: int) -> None:
+        """End the writing of this comparison; its texts stay as far as they are written.
+
+        Raises:
+            NotFound: no such comparison of this user. InvalidInput: too little is there yet.
+        """
+        self._judgeable(user_id, making_key).stop()
+
+    def choose_early(
+        self, user_id: int, making_key: int, verdict: str, strength: int | None = None
+    ) -> int:
+        """Record a choice on a comparison that is still being written; returns its id.
+
+        The writing ends here: what is learnt from is what there was to choose by.
+
+        Raises:
+            NotFound: no such comparison of this user. Unavailable: the model failed.
+            InvalidInput: too little is there yet; or as `choose`. Conflict: answered already.
+        """
+        check_answer(verdict, strength)
+        making = self._judgeable(user_id, making_key)
+        making.judged = True
+        making.stop()
+        comparison_id = making.comparison_id(_GENERATION_TIMEOUT_S)
+        with self._database.write() as session:
+            comparison = queries.comparison_of(session, user_id, comparison_id)
+            assert comparison is not None  # it was stored a moment ago
+            comparison.shown_at = making.seen_at or comparison.shown_at or self._clock()
+        choice_id = self.choose(user_id, comparison_id, verdict, strength)
+        self._pair_taken(user_id)
+        return choice_id
+
+    def write_again(self, user_id: int, comparison_id: int, side: str) -> ComparisonView:
+        """Have an empty response of an open pair written once more.
+
+        Raises:
+            NotFound: no such pair of this user. InvalidInput: that side is not empty.
+            Conflict: it was answered, or the model has changed. Unavailable: the model failed.
+        """
+        with self._database.read() as session:
+            comparison, response = self._empty(session, user_id, comparison_id, side)
+            prompt = _prompt_text(comparison.prompt)
+        made, seed = self._maker.write_again(user_id, prompt, response)
+        with self._database.write() as session:
+            comparison, response = self._empty(session, user_id, comparison_id, side)
+            response.text, response.token_ids = made.text, list(made.token_ids)
+            response.ended, response.seconds, response.seed = made.ended, made.seconds, seed
+            response.attempts += 1
+            return view_of(comparison)
+
+    def _empty(
+        self, session: Session, user_id: int, comparison_id: int, side: str
+    ) -> tuple[Comparison, Response]:
+        """A pair that waits for this user's choice, and its response that is empty."""
+        comparison = queries.comparison_of(session, user_id, comparison_id)
+        if comparison is None or comparison.shown_at is None:
+            raise NotFound(_GONE)
+        standing = queries.effective_choice(session, comparison_id)
+        if standing is not None and standing.verdict != "withdrawn":
+            raise Conflict(_GONE)
+        for response in comparison.responses:
+            if response.side == side and not response.text.strip():
+                return comparison, response
+        raise InvalidInput(_NOT_EMPTY)
+
+    def _judgeable(self, user_id: int, making_key: int) -> Making:
+        making = self._maker.find(user_id, making_key)
+        if making is None:
+            raise NotFound(_GONE)
+        if not enough_to_judge(*making.latest):
+            raise InvalidInput(_TOO_EARLY)
+        return making
+
+    def _ask(
+        self, user_id: int, text: str, earlier: tuple[Message, ...], continues_id: int | None
+    ) -> Iterator[ComparisonView]:
         checked = prompts.checked_own_text(text, self._max_prompt_chars)
         with self._database.write() as session:
             prompt = Prompt(
                 text=checked,
                 topic=prompts.OWN_TOPIC,
                 owner_id=user_id,
+                earlier=list(earlier) or None,
                 created_at=self._clock(),
             )
             session.add(prompt)
             session.flush()
-            own = _prompt_text(prompt)
+            own = _prompt_text(prompt, continues_id)
         try:
             making = self._maker.start(user_id, own, self._priority, shown=True)
         except ValueError as error:
-            raise InvalidInput("That is too long for this model. Please shorten it.") from error
-        yield from self._watch(user_id, making)
-
-    def choose(
-        self, user_id: int, comparison_id: int, verdict: str, strength: int | None = None
-    ) -> int:
-        """Record a choice; returns its id once it is committed.
-
-        Raises:
-            InvalidInput: unknown verdict or strength.
-            NotFound: no such comparison of this user, or it was never shown.
-            Conflict: it has been answered already.
-        """
-        if verdict not in VERDICTS:
-            raise InvalidInput("That is not one of the answers.")
-        if strength not in (None, 1, 2):
-            raise InvalidInput("The strength is either slightly or clearly.")
-        now = self._clock()
-        with _one_answer(), self._database.write() as session:
-            comparison = queries.comparison_of(session, user_id, comparison_id)
-            if comparison is None or comparison.shown_at is None:
-                raise NotFound("This pair is not yours to judge. Here is your own.")
-            previous = queries.effective_choice(session, comparison_id)
-            if previous is not None and previous.verdict != "withdrawn":
-                raise Conflict("You have answered this pair already. Here is the next one.")
-            choice = Choice(
-                comparison_id=comparison_id,
-                user_id=user_id,
-                verdict=verdict,
-                strength=strength,
-                decided_ms=int((now - comparison.shown_at).total_seconds() * 1000),
-                supersedes_id=previous.id if previous else None,
-                created_at=now,
-            )
-            session.add(choice)
-            session.flush()
-        return choice.id
-
-    def explain(self, user_id: int, choice_id: int, reason: str) -> int:
-        """Say why: the choice is superseded by the same verdict with a reason; returns its id.
-
-        Raises:
-            InvalidInput: the reason is empty or too long.
-            NotFound: no such choice of this user. Conflict: it does not stand any more.
-        """
-        trimmed = reason.strip()
-        if not trimmed or len(trimmed) > _MAX_REASON_CHARS:
-            raise InvalidInput(f"A reason has 1 to {_MAX_REASON_CHARS} characters.")
-        with _one_answer(), self._database.write() as session:
-            old = queries.choice_of(session, user_id, choice_id)
-            if old is None:
-                raise NotFound("That choice is not yours.")
-            standing = queries.effective_choice(session, old.comparison_id)
-            if standing is None or standing.id != old.id or old.verdict == "withdrawn":
-                raise Conflict("That choice has changed since. Your reason was not added.")
-            new = self._successor(session, old, old.verdict)
-            new.strength, new.decided_ms, new.reason = old.strength, old.decided_ms, trimmed
-        return new.id
-
-    def undo(self, user_id: int) -> ComparisonView:
-        """Take the last choice back; its pair is open again.
-
-        Raises:
-            NotFound: there is no choice to take back. Conflict: another tab was quicker.
-        """
-        with _one_answer(), self._database.write() as session:
-            last = queries.last_standing_choice(session, user_id)
-            if last is None:
-                raise NotFound("There is nothing to undo.")
-            self._successor(session, last, "withdrawn")
-            comparison = queries.comparison_of(session, user_id, last.comparison_id)
-            assert comparison is not None  # choices have their user's comparison
-            comparison.shown_at = self._clock()
-            return _view(comparison)
-
-    def _successor(self, session: Session, old: Choice, verdict: str) -> Choice:
-        new = Choice(
-            comparison_id=old.comparison_id,
-            user_id=old.user_id,
-            verdict=verdict,
-            supersedes_id=old.id,
-            created_at=self._clock(),
-        )
-        session.add(new)
-        session.flush()
-        return new
+            raise InvalidInput(_TOO_LONG) from error
+        yield from self._watch(making)
 
     def _show_next(self, user_id: int) -> ComparisonView | None:
         with self._database.write() as session:
@@ -217,7 +222,7 @@ class Desk:
             if comparison is None:
                 return None
             comparison.shown_at = self._clock()
-            view = _view(comparison)
+            view = view_of(comparison)
         self._pair_taken(user_id)
         return view
 
@@ -225,29 +230,27 @@ class Desk:
         prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
         return self._maker.start(user_id, prompt, self._priority, shown=True)
 
-    def _watch(self, user_id: int, making: Making) -> Iterator[ComparisonView]:
-        """Views of a comparison being made, then the stored one."""
-        prompt = making.prompt
-        for text_a, text_b in making.texts():
-            yield ComparisonView(None, prompt.topic, prompt.text, prompt.own, text_a, text_b, False)
+    def _watch(self, making: Making) -> Iterator[ComparisonView]:
+        """Views of a comparison being made, then the stored one, unless it was judged before."""
+        making.seen_at = making.seen_at or self._clock()
+        usual_s = self._maker.usual_seconds()
+        yield view_of_making(making, 0.0, usual_s)
+        for _texts in making.texts():
+            if making.judged:
+                return
+            seconds = (self._clock() - making.seen_at).total_seconds()
+            yield view_of_making(making, seconds, usual_s)
         comparison_id = making.comparison_id(_GENERATION_TIMEOUT_S)
+        if making.judged:
+            return
         with self._database.write() as session:
-            comparison = queries.comparison_of(session, user_id, comparison_id)
+            comparison = queries.comparison_of(session, making.user_id, comparison_id)
             assert comparison is not None  # it was stored a moment ago
             if comparison.shown_at is None:
                 comparison.shown_at = self._clock()
-            view = _view(comparison)
-        self._pair_taken(user_id)
+            view = view_of(comparison)
+        self._pair_taken(making.user_id)
         yield view
-
-
-@contextmanager
-def _one_answer() -> Iterator[None]:
-    """Turn the unique index that stops a second choice into the message a person reads."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict("You have answered this pair already. Here is the next one.") from error
 
 
 def bank_prompt(database: Database, maker: Maker, user_id: int, rng: random.Random) -> PromptText:
@@ -262,19 +265,12 @@ def bank_prompt(database: Database, maker: Maker, user_id: int, rng: random.Rand
         return _prompt_text(prompt)
 
 
-def _prompt_text(prompt: Prompt) -> PromptText:
-    return PromptText(prompt.id, prompt.text, prompt.topic, prompt.owner_id is not None)
-
-
-def _view(comparison: Comparison) -> ComparisonView:
-    first, second = comparison.responses
-    prompt = comparison.prompt
-    return ComparisonView(
-        comparison_id=comparison.id,
-        topic=prompt.topic,
-        prompt=prompt.text,
-        own=prompt.owner_id is not None,
-        text_a=first.text,
-        text_b=second.text,
-        complete=True,
+def _prompt_text(prompt: Prompt, continues_id: int | None = None) -> PromptText:
+    return PromptText(
+        prompt.id,
+        prompt.text,
+        prompt.topic,
+        prompt.owner_id is not None,
+        earlier=prompts.messages_of(prompt)[:-1],
+        continues_id=continues_id,
     )

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from backend.confidence import Tally
 from backend.errors import NotFound
+from backend.evidence import Figure
 from db.models import Round, Version
 from db.queries import comparisons as comparison_queries
+from db.queries import desk as desk_queries
 from db.queries import rounds as queries
 from db.session import Database
 
 _SNAPSHOT_S = 2.0
 _ROUNDS_SHOWN = 50
+_SWAPPED = {"a": "b", "b": "a"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,19 @@ class GateView:
     samples: tuple[Mapping[str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """How often a user chose the same when an earlier pair came back with its sides swapped.
+
+    Attributes:
+        same: share of repeats judged as before.
+        same_side: among the others, those where the same side was preferred both times.
+    """
+
+    same: Figure
+    same_side: int
+
+
 class Insights:
     """What the pages may read."""
 
@@ -137,6 +154,14 @@ class Insights:
         else:
             until_next = f"learns again in {missing}"
         return Chip(self._live_version(), choices, until_next, training)
+
+    def consistency(self, user_id: int) -> Consistency:
+        """How steady this user's choices are, by the repeats among them."""
+        with self._database.read() as session:
+            twice = desk_queries.judged_twice(session, user_id)
+        same = sum(_SWAPPED.get(first, first) == then for first, then in twice)
+        same_side = sum(first == then and first in _SWAPPED for first, then in twice)
+        return Consistency(Figure(Tally(same, 0, len(twice) - same)), same_side)
 
     def lab(self) -> LabSnapshot:
         """Tables of the lab, at most a moment old."""

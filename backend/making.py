@@ -8,9 +8,10 @@ Knows nothing of choices.
 from __future__ import annotations
 
 import random
+import secrets
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,100 +27,64 @@ from backend.engines.base import (
     Priority,
     Sampling,
 )
-from backend.errors import Unavailable
+from backend.errors import Conflict, Unavailable
+from backend.plans import Plan, Shares, draw_plan, draw_seed, draw_shared_plan
+from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
-from backend.styles import Record, Style, draw_styles, with_example
+from backend.styles import Record, Style, in_style
 from db.models import Comparison, Response
 from db.queries import comparisons as queries
+from db.queries import desk as desk_queries
 from db.session import Database
 from trainer.prompting import personal_messages
 from trainer.types import Message
 
-_MAX_SEED = 2**63 - 1
+_KEY_BITS = 48  # travels through the browser, whose numbers are exact up to 53 bits
+_REMEMBERED = 256  # comparisons just made, for clicks that were on their way meanwhile
+_USUAL_OF = 20
+_AGAIN_TIMEOUT_S = 600.0
+_MOVED_ON = "The model has learnt since this pair was made. Please skip it."
 
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """The prompt a comparison is made for."""
+    """The prompt a comparison is made for.
+
+    Attributes:
+        own: the user's own words.
+        earlier: the turns before it; `continues_id` is the comparison they come from.
+    """
 
     prompt_id: int
     text: str
     topic: str
     own: bool
+    earlier: tuple[Message, ...] = ()
+    continues_id: int | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a comparison will be: decided before a token is generated.
-
-    Attributes:
-        purpose: `learn` (two personal samples), `blind` (personal against generic, never trained
-            on) or `base` (personal against the untouched base model).
-        conditions: of sides A and B, in this order.
-        seeds: likewise.
-        styles: likewise; None answers as it comes.
-    """
-
-    purpose: str
-    conditions: tuple[Condition, Condition]
-    seeds: tuple[int, int]
-    styles: tuple[Style | None, Style | None] = (None, None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """How often which kind of comparison is made.
-
-    Attributes:
-        blind: personal against generic, of all.
-        base: personal against the base model, of all.
-        varied: two styles side by side, of the rest.
-    """
-
-    blind: float
-    base: float
-    varied: float = 0.0
-
-
-def draw_plan(
-    rng: random.Random,
-    shares: Shares,
-    styles: Sequence[Style] = (),
-    records: Mapping[str, Record] | None = None,
-) -> Plan:
-    """Draw why a comparison is made, its conditions, sides and styles. Pure but for `rng`."""
-    draw = rng.random()
-    if draw < shares.blind:
-        purpose, other = "blind", Condition.GENERIC
-    elif draw < shares.blind + shares.base:
-        purpose, other = "base", Condition.BASE
-    else:
-        purpose, other = "learn", Condition.PERSONAL
-    conditions = (Condition.PERSONAL, other)
-    if rng.random() < 0.5:
-        conditions = (other, Condition.PERSONAL)
-    drawn: tuple[Style | None, Style | None] = (None, None)
-    if purpose == "learn" and len(styles) > 1 and rng.random() < shares.varied:
-        liked, any_other = draw_styles(styles, records or {}, rng)
-        drawn = (liked, any_other) if rng.random() < 0.5 else (any_other, liked)
-    seeds = (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED))
-    return Plan(purpose, conditions, seeds, drawn)
-
-
-def draw_shared_plan(rng: random.Random, styles: Sequence[Style]) -> Plan:
-    """A pair for many: both sides under e₀, in two styles drawn alike for everybody."""
-    first, second = rng.sample(list(styles), 2)
-    seeds = (rng.randrange(_MAX_SEED), rng.randrange(_MAX_SEED))
-    return Plan("learn", (Condition.GENERIC, Condition.GENERIC), seeds, (first, second))
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation, ready for a response to follow."""
+        return (*self.earlier, Message(role="user", content=self.text))
 
 
 class Making:
-    """One comparison on its way to the database."""
+    """One comparison on its way to the database.
+
+    Attributes:
+        key: names it while it has no id yet; drawn at random, so that none is reused after a
+            restart.
+        latest: the texts somebody has seen so far.
+        seen_at: since when somebody watches.
+        stopped: the user ended the writing.
+        judged: the user chose before the end; whoever watches shall show it no more.
+    """
 
     stored: Future[int]  # the comparison's id, once it is in the database
 
     def __init__(
         self,
+        user_id: int,
         prompt: PromptText,
         plan: Plan,
         generation: Generation,
@@ -127,11 +92,17 @@ class Making:
         shown: bool,
         profile: str,
     ) -> None:
+        self.user_id = user_id
+        self.key = secrets.randbits(_KEY_BITS)
         self.prompt = prompt
         self.plan = plan
         self.profile = profile  # the user's, as it stands in the personal prompts
         self.generation = generation
         self.shown = shown
+        self.latest = ("", "")
+        self.seen_at: datetime | None = None
+        self.stopped = False
+        self.judged = False
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Texts of sides A and B as they grow.
@@ -141,9 +112,15 @@ class Making:
         """
         try:
             for texts in self.generation.stream():
-                yield texts[0], texts[1]
+                self.latest = texts[0], texts[1]
+                yield self.latest
         except (EngineFailed, EngineClosed) as error:
             raise _unavailable() from error
+
+    def stop(self) -> None:
+        """End the writing; the texts stay as far as they were written."""
+        self.stopped = True
+        self.generation.cancel()
 
     def comparison_id(self, timeout_s: float) -> int:
         """Wait until it is stored.
@@ -164,8 +141,7 @@ def _unavailable() -> Unavailable:
 class Maker:
     """Starts comparisons and stores them when they are complete.
 
-    `making(user_id)` is the registry of those under way; each ends by itself even when no page
-    waits for it any more.
+    `under_way` is the registry; each ends by itself even when no page waits for it any more.
     """
 
     def __init__(
@@ -179,6 +155,7 @@ class Maker:
         rng: random.Random,
         styles: Sequence[Style] = (),
         shared: SharedPairs | None = None,
+        repeats: Repeats | None = None,
         profile_of: Callable[[int], str] = lambda _user_id: "",
     ) -> None:
         self._database = database
@@ -188,10 +165,12 @@ class Maker:
         self._shares = shares
         self._styles = styles
         self._shared = shared
+        self._repeats = repeats
         self._clock = clock
         self._rng = rng
         self._lock = threading.Lock()
         self._under_way: dict[int, list[Making]] = {}
+        self._made: OrderedDict[int, Making] = OrderedDict()
         self._waiters = ThreadPoolExecutor(max_workers=64, thread_name_prefix="making")
 
     def start(self, user_id: int, prompt: PromptText, priority: Priority, *, shown: bool) -> Making:
@@ -205,47 +184,100 @@ class Maker:
         """
         plan = self._plan(user_id, prompt)
         profile = self._profile_of(user_id)
-        messages: tuple[Message, ...] = ({"role": "user", "content": prompt.text},)
-        personal = personal_messages(messages, profile)
         requests = [
-            GenerationRequest(
-                messages=with_example(
-                    personal if condition is Condition.PERSONAL else messages, style
-                ),
-                condition=condition,
-                user_id=user_id,
-                sampling=replace(self._sampling, seed=seed),
-            )
-            for condition, seed, style in zip(plan.conditions, plan.seeds, plan.styles, strict=True)
+            self._request(user_id, prompt, profile, condition=condition, style=style, seed=seed)
+            for condition, style, seed in zip(plan.conditions, plan.styles, plan.seeds, strict=True)
         ]
         try:
             generation = self._engine.generate(requests, priority)
         except EngineClosed as error:
             raise _unavailable() from error
-        making = Making(prompt, plan, generation, shown=shown, profile=profile)
+        making = Making(user_id, prompt, plan, generation, shown=shown, profile=profile)
         with self._lock:
             self._under_way.setdefault(user_id, []).append(making)
             making.stored = self._waiters.submit(self._finish, user_id, making)
         return making
+
+    def write_again(
+        self, user_id: int, prompt: PromptText, response: Response
+    ) -> tuple[Generated, int]:
+        """One side once more, made as it was but for its seed, which is returned too.
+
+        Raises:
+            Unavailable: the model failed. Conflict: the version that made it is not live any more.
+        """
+        style = next((style for style in self._styles if style.name == response.style), None)
+        with self._lock:
+            seed = draw_seed(self._rng)
+        condition = Condition(response.condition)
+        request = self._request(
+            user_id, prompt, response.profile, condition=condition, style=style, seed=seed
+        )
+        try:
+            (made,) = self._engine.generate([request]).result(_AGAIN_TIMEOUT_S)
+        except (EngineFailed, EngineClosed, TimeoutError) as error:
+            raise _unavailable() from error
+        if made.version_id != response.version_id:
+            raise Conflict(_MOVED_ON)
+        return made, seed
 
     def under_way(self, user_id: int) -> tuple[Making, ...]:
         """Comparisons being made for this user, oldest first."""
         with self._lock:
             return tuple(self._under_way.get(user_id, ()))
 
+    def find(self, user_id: int, key: int) -> Making | None:
+        """The user's comparison of that key, if it is being made or was a moment ago."""
+        with self._lock:
+            known = {making.key: making for making in self._under_way.get(user_id, ())}
+            found = known.get(key) or self._made.get(key)
+        return found if found is not None and found.user_id == user_id else None
+
     def close(self) -> None:
         """Wait for the last ones to end; the engine must have been closed before."""
         self._waiters.shutdown(wait=True)
 
     def hand_over(self, user_id: int) -> bool:
-        """Give a user who has just begun a pair others judge too, if there is one; not shown yet.
+        """Store a pair that needs no writing, not shown yet, if the user is to get one now.
 
-        Its place is among the prefetched ones.
+        To begin with one that others judge too; later, now and then, an earlier one of their own.
         """
         live = self._engine.live_version
-        if self._shared is None or live is None:
-            return False
-        return self._shared.hand_over(user_id, live.version_id)
+        if (
+            self._shared is not None
+            and live is not None
+            and self._shared.hand_over(user_id, live.version_id)
+        ):
+            return True
+        return self._repeats is not None and self._repeats.hand_over(user_id)
+
+    def usual_seconds(self) -> float | None:
+        """How long responses of the live version have taken lately; None when nobody knows."""
+        live = self._engine.live_version
+        if live is None:
+            return None
+        with self._database.read() as session:
+            return desk_queries.usual_seconds(session, live.version_id, _USUAL_OF)
+
+    def _request(
+        self,
+        user_id: int,
+        prompt: PromptText,
+        profile: str,
+        *,
+        condition: Condition,
+        style: Style | None,
+        seed: int,
+    ) -> GenerationRequest:
+        messages = prompt.messages
+        if condition is Condition.PERSONAL:
+            messages = personal_messages(messages, profile)
+        return GenerationRequest(
+            messages=in_style(messages, style),
+            condition=condition,
+            user_id=user_id,
+            sampling=replace(self._sampling, seed=seed),
+        )
 
     def _plan(self, user_id: int, prompt: PromptText) -> Plan:
         if self._shared is not None and not prompt.own and self._shared.begins(user_id):
@@ -272,6 +304,9 @@ class Maker:
 
     def _drop(self, user_id: int, making: Making) -> None:
         with self._lock:
+            self._made[making.key] = making
+            while len(self._made) > _REMEMBERED:
+                self._made.popitem(last=False)
             left = [other for other in self._under_way[user_id] if other is not making]
             if left:
                 self._under_way[user_id] = left
@@ -280,6 +315,7 @@ class Maker:
 
     def _store(self, user_id: int, making: Making, responses: Sequence[Generated]) -> int:
         now = self._clock()
+        cut = making.stopped and not all(made.ended for made in responses)
         # What was erased while the responses were written is not recorded any more.
         profile = making.profile if self._profile_of(user_id) else ""
         with self._database.write() as session:
@@ -287,8 +323,10 @@ class Maker:
                 user_id=user_id,
                 prompt_id=making.prompt.prompt_id,
                 purpose=making.plan.purpose,
+                continues_id=making.prompt.continues_id,
                 created_at=now,
                 shown_at=now if making.shown else None,
+                stopped_at=now if cut else None,
             )
             session.add(comparison)
             session.flush()

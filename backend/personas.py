@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.auth import Accounts
-from backend.comparisons import ComparisonView, Desk
+from backend.comparison_views import ComparisonView
+from backend.comparisons import Desk
 from backend.errors import Conflict, NotSignedIn, friendly
 from backend.persona_cast import DEFAULT_CHOICES, DEFAULT_NOISE, Persona
 

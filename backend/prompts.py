@@ -17,10 +17,13 @@ from sqlalchemy.orm import Session
 from backend.errors import InvalidInput, Unavailable
 from db.models import Prompt
 from db.queries import comparisons as queries
+from db.queries import desk as desk_queries
 from db.session import Database
+from trainer.types import Message
 
 OWN_TOPIC = "Your question"
 _STALE_CHOICES = 20
+_LIKED_SHARE = 0.8  # of prompts, from liked topics; the rest keeps the others from going unseen
 
 
 def import_bank(database: Database, now: datetime) -> int:
@@ -47,18 +50,35 @@ def shipped() -> list[dict[str, str]]:
 def next_prompt_id(session: Session, user_id: int, taken: Sequence[int], rng: random.Random) -> int:
     """A bank prompt this user has not seen; the one seen longest ago when all were.
 
+    Mostly of the topics the user likes, where some are named; never one the user refused.
+
     Args:
         taken: prompts of pairs being made for the user right now.
 
     Raises:
         Unavailable: the bank is empty.
     """
-    fresh = [i for i in queries.fresh_prompt_ids(session, user_id) if i not in taken]
+    liked = desk_queries.user(session, user_id).liked_topics or ()
+    of_liked = liked and rng.random() < _LIKED_SHARE
+    fresh = _fresh(session, user_id, taken, liked) if of_liked else []
+    fresh = fresh or _fresh(session, user_id, taken, ())
     stale = queries.stalest_prompt_ids(session, user_id, _STALE_CHOICES) if not fresh else ()
     choice = fresh or [i for i in stale if i not in taken]
     if not choice:
         raise Unavailable("There is no prompt in the bank. Ask a question of your own.")
     return rng.choice(choice)
+
+
+def _fresh(
+    session: Session, user_id: int, taken: Sequence[int], topics: Sequence[str]
+) -> list[int]:
+    return [i for i in queries.fresh_prompt_ids(session, user_id, topics) if i not in taken]
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """The whole conversation the model is asked to go on with: earlier turns, then the prompt."""
+    earlier = [Message(role=turn["role"], content=turn["content"]) for turn in prompt.earlier or ()]
+    return (*earlier, Message(role="user", content=prompt.text))
 
 
 def checked_own_text(text: str, max_chars: int) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from backend import selection
+from backend.prompts import messages_of
 from backend.selection import Candidate
 from db.models import Choice, Comparison, Response, RoundPair
 from db.queries import comparisons as prompt_queries
@@ -136,7 +137,7 @@ def _load(
     return RoundInput(
         pairs=tuple(pairs[choice_id] for choice_id in to_train),
         held_out=tuple(pairs[choice.id] for choice in held_out),
-        probe_prompts=tuple(_messages(prompt.text) for prompt in probes),
+        probe_prompts=tuple(messages_of(prompt) for prompt in probes),
         uses=uses,
     )
 
@@ -176,7 +177,7 @@ def _pair(choice: Choice, comparison: Comparison, identity: str) -> PreferencePa
     return PreferencePair(
         pair_id=choice.id,
         user_id=choice.user_id,
-        messages=_messages(comparison.prompt.text),
+        messages=messages_of(comparison.prompt),
         chosen=_tokens(chosen, identity),
         rejected=_tokens(rejected, identity),
         # One comparison is made with one profile; only personal responses carry it.
@@ -191,7 +192,3 @@ def _tokens(response: Response, identity: str) -> ResponseTokens:
         token_ids=tuple(response.token_ids),
         reference_logp_nats=response.reference_logp_nats if known else None,
     )
-
-
-def _messages(text: str) -> tuple[Message, ...]:
-    return ({"role": "user", "content": text},)

@@ -27,8 +27,11 @@ class Candidate:
 
 
 def use_of(verdict: str, purpose: str) -> str:
-    """What a round may do with a choice of this verdict on a comparison of this purpose."""
-    if verdict not in ("a", "b"):
+    """What a round may do with a choice of this verdict on a comparison of this purpose.
+
+    A repeat is counted, so that the countdown does not tell it apart, and never trained on.
+    """
+    if verdict not in ("a", "b") or purpose == "repeat":
         return "no_pair"
     return "held_out" if purpose == "blind" else "new"
 

@@ -13,13 +13,9 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
-from db.models import Comparison, Response
+from backend.repeats import copy_comparison
 from db.queries import comparisons as queries
 from db.session import Database
-
-_SIDES = {"A": "B", "B": "A"}
 
 
 class SharedPairs:
@@ -61,29 +57,6 @@ class SharedPairs:
             original = queries.shared_comparison(session, user_id, version_id)
             if original is None:
                 return False
-            self._copy(session, original, user_id)
+            turned = self._rng.random() < 0.5
+            copy_comparison(session, original, user_id, swapped=turned, now=self._clock())
         return True
-
-    def _copy(self, session: Session, original: Comparison, user_id: int) -> None:
-        copy = Comparison(
-            user_id=user_id,
-            prompt_id=original.prompt_id,
-            purpose=original.purpose,
-            created_at=self._clock(),
-        )
-        session.add(copy)
-        session.flush()
-        turned = self._rng.random() < 0.5
-        for response in original.responses:
-            side = _SIDES[response.side] if turned else response.side
-            session.add(_copied(response, copy.id, side))
-
-
-def _copied(response: Response, comparison_id: int, side: str) -> Response:
-    """Everything that made the response stays with it."""
-    kept = {
-        column.key: getattr(response, column.key)
-        for column in Response.__table__.columns
-        if column.key not in {"id", "comparison_id", "side"}
-    }
-    return Response(comparison_id=comparison_id, side=side, **kept)

@@ -37,7 +37,7 @@ def _choose_the_shorter(page: Page, number: int) -> None:
         page.keyboard.press(KEYS[verdict])
     else:
         page.locator(BUTTONS[verdict]).click()
-    expect(page.locator("#count")).to_have_text(re.compile(rf"^\s*{number + 1} choice"))
+    expect(page.locator("#count")).to_have_text(re.compile(rf"^\s*{number + 1} of 20"))
 
 
 def _rows(data: Path, query: str) -> list[tuple[object, ...]]:

@@ -8,16 +8,97 @@ from typing import Any
 import gradio as gr
 
 from ui import layout
+from ui.compare_help import Help, draw_help, help_button
 from ui.layout import Header
 
 REASONS = ("shorter", "clearer", "more detail", "friendlier", "correct")
+_OTHER_REASON = "other …"
+_OTHER_REASON_LABEL = "Another reason, in your own words"
+_OTHER_REASON_HINT = "in your own words"
+_WHY = "Why was the last one better?"
+_REPLY = "Reply to it"
 _VERDICTS = (("a", "A is better"), ("tie", "Tie"), ("both_bad", "Both bad"), ("b", "B is better"))
+_SKIP, _UNDO, _STOP, _AGAIN = "Skip", "Undo", "Stop writing", "Try again"
+_RETRY = "This response is empty. Write it again"
+_CLEARLY = "Shift = clearly better"
+_ASK_OPEN, _TOPICS_OPEN, _NEVER = "Ask my own", "Topics", "Not this prompt again"
+_OWN_LABEL, _OWN_HINT = "Your own prompt", "Ask anything …"
+_OWN_SEND, _OWN_CANCEL = "Send", "Cancel"
+_TOPICS_LABEL = "Topics you would like more of"
+_TOPICS_DONE = "Done"
 _SIDES = ("a", "b")
-_MATHS: list[dict[str, str | bool]] = [
+_SIDE_HEAD = (
+    '<h2><span class="letter" aria-hidden="true">{letter}</span>Response {letter}'
+    '<span class="writing">writing …</span></h2>'
+)
+MATHS: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
+_MOST_REASON_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What only travels: which pair, which choice, and wishes of the page's script.
+
+    Attributes:
+        making_key: names the pair while it has no id.
+        replying: the choice whose response the next own message answers.
+        wanted: another number means that a pair has to be written while the user watches.
+        kept, send_kept: a choice that could not be sent when it was made.
+    """
+
+    comparison_id: gr.Number
+    making_key: gr.Number
+    choice_id: gr.Number
+    strength: gr.Number
+    replying: gr.Number
+    wanted: gr.Number
+    kept: tuple[gr.Number, gr.Textbox, gr.Number]
+    send_kept: gr.Button
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The box for an own prompt or a reply."""
+
+    row: gr.Row
+    text: gr.Textbox
+    send: gr.Button
+    cancel: gr.Button
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.row, self.text]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The panel of topics."""
+
+    panel: gr.Column
+    liked: gr.CheckboxGroup
+    done: gr.Button
+
+
+@dataclass(frozen=True, slots=True)
+class Thanks:
+    """The line about the choice just made."""
+
+    saved: gr.Markdown
+    why: gr.Row
+    reasons: dict[str, gr.Button]
+    other: gr.Button
+    other_text: gr.Textbox
+    reply: gr.Button
+
+    @property
+    def all(self) -> list[Any]:
+        """What a choice sets."""
+        parts = [self.saved, self.why, self.other, self.other_text, self.reply]
+        return [*parts, *self.reasons.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,38 +106,37 @@ class Parts:
     """Every component the handlers touch."""
 
     header: Header
+    earlier: gr.Markdown
     topic: gr.Markdown
     prompt: gr.Markdown
     ask_open: gr.Button
-    own: gr.Row
-    own_text: gr.Textbox
-    own_send: gr.Button
-    own_cancel: gr.Button
+    topics_open: gr.Button
+    never: gr.Button
+    own: Own
+    topics: Topics
     texts: dict[str, gr.Markdown]
-    saved: gr.Markdown
-    why: gr.Row
-    reasons: dict[str, gr.Button]
+    retries: dict[str, gr.Button]
+    thanks: Thanks
     notice: gr.Markdown
     verdicts: dict[str, gr.Button]
+    progress: gr.Markdown
+    stop: gr.Button
     skip: gr.Button
     undo: gr.Button
     again: gr.Button
-    count: gr.Markdown
-    comparison_id: gr.Number
-    choice_id: gr.Number
-    strength: gr.Number
-    wanted: gr.Number  # another number: a pair has to be written while the user watches
-
-    @property
-    def deciding(self) -> list[gr.Button]:
-        """The buttons that wait for a complete pair."""
-        return [*self.verdicts.values(), self.skip, self.undo]
+    count: gr.HTML
+    help: Help
+    hidden: Hidden
 
     @property
     def pair(self) -> list[Any]:
         """What a view of a comparison sets."""
-        shown = [self.topic, self.prompt, *self.texts.values(), self.comparison_id]
-        return [*shown, *self.deciding, self.again, self.notice, self.own, self.own_text]
+        hidden = self.hidden
+        shown = [self.earlier, self.topic, self.prompt, *self.texts.values(), self.progress]
+        buttons = [*self.verdicts.values(), self.skip, self.undo, self.never, self.stop]
+        ids = [hidden.comparison_id, hidden.making_key, hidden.replying]
+        again = [*self.retries.values(), self.again]
+        return [*shown, *buttons, *ids, *again, self.notice, *self.own.all]
 
     @property
     def status(self) -> list[Any]:
@@ -66,38 +146,28 @@ class Parts:
     @property
     def after_choice(self) -> list[Any]:
         """What a choice, a reason and an undo may set."""
-        thanks = [self.saved, self.why, *self.reasons.values(), self.choice_id]
-        return [*self.pair, *thanks, *self.status, self.wanted]
+        hidden = self.hidden
+        return [*self.pair, *self.thanks.all, hidden.choice_id, *self.status, hidden.wanted]
 
 
 def draw() -> Parts:
     """Lay the page out; call inside its `with` block."""
     head = layout.header("Compare")
     with gr.Column(elem_id="main", min_width=0):
+        earlier = gr.Markdown("", sanitize_html=True, latex_delimiters=MATHS, elem_id="earlier")
         with gr.Row(elem_id="ask"):
             with gr.Column(elem_id="question", min_width=0):
                 topic = gr.Markdown("", elem_id="topic")
                 prompt = gr.Markdown("", elem_id="prompt", latex_delimiters=[])
-            ask_open = gr.Button("Ask my own", elem_id="ask-open")
-        with gr.Row(elem_id="own", visible=False) as own:
-            own_text = gr.Textbox(
-                label="Your own prompt",  # read out, not shown
-                placeholder="Ask anything …",
-                show_label=False,
-                container=False,
-                lines=1,
-                autofocus=True,
-                elem_id="own-text",
-            )
-            own_send = gr.Button("Ask", elem_id="own-send", variant="primary")
-            own_cancel = gr.Button("Cancel", elem_id="own-cancel")
+            with gr.Row(elem_id="ask-links"):
+                ask_open = gr.Button(_ASK_OPEN, elem_id="ask-open")
+                topics_open = gr.Button(_TOPICS_OPEN, elem_id="topics-open")
+                never = gr.Button(_NEVER, interactive=False, elem_id="never")
+        own = _own()
+        topics = _topics()
         with gr.Row(elem_id="pair"):
-            texts = {side: _card(side) for side in _SIDES}
-        with gr.Row(elem_id="thanks"):
-            saved = gr.Markdown("", elem_id="saved")
-            with gr.Row(elem_id="why", visible=False) as why:
-                gr.HTML("Why was the last one better?", elem_id="why-label")
-                reasons = {r: gr.Button(r, elem_classes=["reason"]) for r in REASONS}
+            cards = {side: _card(side) for side in _SIDES}
+        thanks = _thanks()
     with gr.Column(elem_id="bar", min_width=0):
         notice = gr.Markdown("", elem_id="notice")
         with gr.Row(elem_id="verdicts"):
@@ -106,51 +176,118 @@ def draw() -> Parts:
                 for value, label in _VERDICTS
             }
         with gr.Row(elem_id="under"):
-            gr.HTML("Shift = clearly better", elem_id="clearly")
-            skip = gr.Button("Skip", interactive=False, elem_id="choose-skip")
-            undo = gr.Button("Undo", interactive=False, elem_id="undo")
-            again = gr.Button("Try again", visible=False, elem_id="again")
-            count = gr.Markdown("", elem_id="count")
+            progress = gr.Markdown("", elem_id="progress")
+            stop = gr.Button(_STOP, visible=False, elem_id="stop")
+            gr.HTML(_CLEARLY, elem_id="clearly")
+            skip = gr.Button(_SKIP, interactive=False, elem_id="choose-skip")
+            undo = gr.Button(_UNDO, interactive=False, elem_id="undo")
+            again = gr.Button(_AGAIN, visible=False, elem_id="again")
+            help_button()
+            count = gr.HTML("", elem_id="count")
     return Parts(
         header=head,
+        earlier=earlier,
         topic=topic,
         prompt=prompt,
         ask_open=ask_open,
+        topics_open=topics_open,
+        never=never,
         own=own,
-        own_text=own_text,
-        own_send=own_send,
-        own_cancel=own_cancel,
-        texts=texts,
-        saved=saved,
-        why=why,
-        reasons=reasons,
+        topics=topics,
+        texts={side: text for side, (text, _retry) in cards.items()},
+        retries={side: retry for side, (_text, retry) in cards.items()},
+        thanks=thanks,
         notice=notice,
         verdicts=verdicts,
+        progress=progress,
+        stop=stop,
         skip=skip,
         undo=undo,
         again=again,
         count=count,
-        comparison_id=gr.Number(visible=False, precision=0),
-        choice_id=gr.Number(visible=False, precision=0),
-        strength=gr.Number(1, visible=False, precision=0),
-        # Not visible=False: only what is in the page tells of a change.
-        wanted=gr.Number(0, visible="hidden"),
+        help=draw_help(),
+        hidden=_hidden(),
     )
 
 
-def _card(side: str) -> gr.Markdown:
-    """One response's card. Both sides are this function's."""
-    with gr.Column(elem_id=f"card-{side}", elem_classes=["card"], min_width=0):
-        letter = side.upper()
-        gr.HTML(
-            f'<h2><span class="letter" aria-hidden="true">{letter}</span>Response {letter}'
-            '<span class="writing">writing …</span></h2>',
-            elem_classes=["side"],
+def _own() -> Own:
+    with gr.Row(elem_id="own", visible=False) as row:
+        text = gr.Textbox(
+            label=_OWN_LABEL,  # read out, not shown
+            placeholder=_OWN_HINT,
+            show_label=False,
+            container=False,
+            lines=1,
+            autofocus=True,
+            elem_id="own-text",
         )
-        return gr.Markdown(
+        send = gr.Button(_OWN_SEND, elem_id="own-send", variant="primary")
+        cancel = gr.Button(_OWN_CANCEL, elem_id="own-cancel")
+    return Own(row, text, send, cancel)
+
+
+def _topics() -> Topics:
+    with gr.Column(elem_id="topics", visible=False, min_width=0) as panel:
+        gr.HTML(f"<h2>{_TOPICS_LABEL}</h2>")
+        liked = gr.CheckboxGroup([], label=_TOPICS_LABEL, container=False, elem_id="liked")
+        done = gr.Button(_TOPICS_DONE, elem_id="topics-done")
+    return Topics(panel, liked, done)
+
+
+def _thanks() -> Thanks:
+    with gr.Row(elem_id="thanks"):
+        saved = gr.Markdown("", elem_id="saved")
+        with gr.Row(elem_id="why", visible=False) as why:
+            gr.HTML(_WHY, elem_id="why-label")
+            reasons = {r: gr.Button(r, elem_classes=["reason"]) for r in REASONS}
+            other = gr.Button(_OTHER_REASON, elem_classes=["reason"], elem_id="reason-other")
+            other_text = gr.Textbox(
+                label=_OTHER_REASON_LABEL,
+                placeholder=_OTHER_REASON_HINT,
+                show_label=False,
+                container=False,
+                lines=1,
+                max_length=_MOST_REASON_CHARS,
+                visible=False,
+                elem_id="reason-text",
+            )
+            reply = gr.Button(_REPLY, elem_id="reply")
+    return Thanks(saved, why, reasons, other, other_text, reply)
+
+
+def _hidden() -> Hidden:
+    with gr.Row(elem_id="hidden"):
+        return _travelling()
+
+
+def _travelling() -> Hidden:
+    return Hidden(
+        comparison_id=gr.Number(visible=False, precision=0),
+        making_key=gr.Number(visible=False, precision=0),
+        choice_id=gr.Number(visible=False, precision=0),
+        strength=gr.Number(1, visible=False, precision=0),
+        replying=gr.Number(visible=False, precision=0),
+        # Not visible=False: only what is in the page tells of a change, or can be clicked.
+        wanted=gr.Number(0, visible="hidden"),
+        kept=(
+            gr.Number(visible=False, precision=0),
+            gr.Textbox(visible=False),
+            gr.Number(visible=False, precision=0),
+        ),
+        send_kept=gr.Button("", visible="hidden", elem_id="send-kept"),
+    )
+
+
+def _card(side: str) -> tuple[gr.Markdown, gr.Button]:
+    """One response's card and its second try. Both sides are this function's."""
+    with gr.Column(elem_id=f"card-{side}", elem_classes=["card"], min_width=0):
+        gr.HTML(_SIDE_HEAD.format(letter=side.upper()), elem_classes=["side"])
+        text = gr.Markdown(
             "",
             sanitize_html=True,
-            latex_delimiters=_MATHS,
+            latex_delimiters=MATHS,
             elem_id=f"response-{side}",
             elem_classes=["response"],
         )
+        retry = gr.Button(_RETRY, visible=False, elem_id=f"retry-{side}", elem_classes=["retry"])
+    return text, retry

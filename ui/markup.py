@@ -39,5 +39,14 @@ def response(text: str) -> str:
     return "".join((*shown, _without_tags(text[end:])))
 
 
+def closed_response(text: str) -> str:
+    """The same where something follows: code that was never closed ends with the response."""
+    shown = response(text)
+    for fence in ("```", "~~~"):
+        if len(re.findall(rf"^ {{0,3}}{fence}", shown, re.MULTILINE)) % 2:
+            shown += f"\n{fence}"
+    return shown
+
+
 def _without_tags(text: str) -> str:
     return text.replace("<", "&lt;").replace("![", "!&#91;")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
-from db.models import Choice, Comparison, Prompt, Response
+from db.models import Choice, Comparison, Prompt, Response, UnwantedPrompt
 
 # Verdicts that count as a choice; `skip` says nothing, `withdrawn` takes one back.
 COUNTED = ("a", "b", "tie", "both_bad")
@@ -27,11 +27,21 @@ def _answered() -> ColumnElement[bool]:
     )
 
 
+def unwanted(user_id: int) -> ColumnElement[bool]:
+    """True for a prompt this user never wants again."""
+    return exists().where(UnwantedPrompt.user_id == user_id, UnwantedPrompt.prompt_id == Prompt.id)
+
+
 def _made_by(version_id: int) -> ColumnElement[bool]:
     """True for a comparison whose responses this version made."""
     return exists().where(
         Response.comparison_id == Comparison.id, Response.version_id == version_id
     )
+
+
+def _current(version_id: int) -> ColumnElement[bool]:
+    """True for a pair of this version, and for a repeat: its responses are what they are."""
+    return or_(_made_by(version_id), Comparison.repeat_of_id.is_not(None))
 
 
 def _waiting(user_id: int) -> tuple[ColumnElement[bool], ...]:
@@ -41,6 +51,12 @@ def _waiting(user_id: int) -> tuple[ColumnElement[bool], ...]:
         Comparison.shown_at.is_(None),
         Comparison.retired_at.is_(None),
     )
+
+
+def repeated() -> ColumnElement[bool]:
+    """True for a choice on a repeat of an earlier comparison: nothing may learn from it."""
+    repeats = select(Comparison.id).where(Comparison.repeat_of_id.is_not(None))
+    return Choice.comparison_id.in_(repeats)
 
 
 def _whole(statement: Select[Comparison]) -> Select[Comparison]:
@@ -65,15 +81,15 @@ def next_prefetched(session: Session, user_id: int) -> Comparison | None:
 
 
 def count_prefetched(session: Session, user_id: int, version_id: int) -> int:
-    """How many never-shown comparisons of this version wait for the user."""
-    statement = select(func.count(Comparison.id)).where(*_waiting(user_id), _made_by(version_id))
+    """How many never-shown comparisons of this version, or repeats, wait for the user."""
+    statement = select(func.count(Comparison.id)).where(*_waiting(user_id), _current(version_id))
     return session.scalar(statement) or 0
 
 
 def retire_prefetched(session: Session, user_id: int, version_id: int, at: datetime) -> None:
-    """Put away never-shown comparisons of other versions than `version_id`."""
+    """Put away never-shown comparisons of other versions than `version_id`, but no repeats."""
     session.execute(
-        update(Comparison).where(*_waiting(user_id), ~_made_by(version_id)).values(retired_at=at),
+        update(Comparison).where(*_waiting(user_id), ~_current(version_id)).values(retired_at=at),
         execution_options={"synchronize_session": False},
     )
 
@@ -141,6 +157,8 @@ def shared_comparison(session: Session, user_id: int, version_id: int) -> Compar
         .where(
             Comparison.purpose == "learn",
             Prompt.owner_id.is_(None),
+            Comparison.repeat_of_id.is_(None),
+            Comparison.stopped_at.is_(None),
             _made_by(version_id),
             ~personal,
             ~exists().where(own.user_id == user_id, own.prompt_id == Comparison.prompt_id),
@@ -173,16 +191,21 @@ def style_choices(session: Session, user_id: int) -> list[tuple[str, str]]:
             Choice.verdict.in_(("a", "b")),
             preferred.style.is_not(None),
             other.style.is_not(None),
+            ~repeated(),
             effective(),
         )
     )
     return [(won, lost) for won, lost in session.execute(statement) if won and lost]
 
 
-def fresh_prompt_ids(session: Session, user_id: int) -> Sequence[int]:
-    """Bank prompts this user has not been issued yet."""
+def fresh_prompt_ids(session: Session, user_id: int, topics: Collection[str] = ()) -> Sequence[int]:
+    """Bank prompts this user has not been issued yet; of these topics if any are named."""
     issued = exists().where(Comparison.prompt_id == Prompt.id, Comparison.user_id == user_id)
-    statement = select(Prompt.id).where(Prompt.owner_id.is_(None), Prompt.active, ~issued)
+    statement = select(Prompt.id).where(
+        Prompt.owner_id.is_(None), Prompt.active, ~issued, ~unwanted(user_id)
+    )
+    if topics:
+        statement = statement.where(Prompt.topic.in_(topics))
     return session.scalars(statement.order_by(Prompt.id)).all()
 
 
@@ -192,6 +215,7 @@ def stalest_prompt_ids(session: Session, user_id: int, limit: int) -> Sequence[i
         select(Prompt.id)
         .join(Comparison, Comparison.prompt_id == Prompt.id)
         .where(Prompt.owner_id.is_(None), Prompt.active, Comparison.user_id == user_id)
+        .where(~unwanted(user_id))
         .group_by(Prompt.id)
         .order_by(func.max(Comparison.id))
         .limit(limit)

@@ -33,7 +33,7 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective
+from db.queries.comparisons import COUNTED, effective, repeated
 from db.queries.rounds import consumed, scored, trained_on
 
 PAIR_VERDICTS = ("a", "b")
@@ -118,6 +118,7 @@ def pairs_before(session: Session, choice: Choice) -> int:
         Choice.verdict.in_(PAIR_VERDICTS),
         Choice.id < choice.id,
         effective(),
+        ~repeated(),
     )
     return session.scalar(statement) or 0
 
@@ -207,6 +208,7 @@ def blind_counts(
         .join(ours, and_(ours.comparison_id == Comparison.id, ours.condition == "personal"))
         .join(Version, Version.id == ours.version_id)
         .where(Comparison.purpose == "blind", Choice.verdict.in_(COUNTED), effective())
+        .where(~repeated(), _still_blind(), ~_written_again())
         .where(Version.base_identity == identity)
         .group_by(Choice.user_id, ours.version_id, profile, outcome)
     )
@@ -220,10 +222,29 @@ def users_named(session: Session, ids: Collection[int]) -> Sequence[User]:
     return session.scalars(select(User).where(User.id.in_(ids))).all()
 
 
+def _written_again() -> ColumnElement[bool]:
+    """True where an empty response was made once more: the win-rate is of first attempts."""
+    return exists().where(Response.comparison_id == Choice.comparison_id, Response.attempts > 1)
+
+
+def _still_blind() -> ColumnElement[bool]:
+    """True for a choice whose verdict was there before the user was told which side was whose."""
+    before = aliased(Choice)
+    return or_(
+        Comparison.revealed_at.is_(None),
+        exists().where(
+            before.comparison_id == Choice.comparison_id,
+            before.verdict == Choice.verdict,
+            before.created_at <= Comparison.revealed_at,
+        ),
+    )
+
+
 def _unscored() -> tuple[ColumnElement[bool], ...]:
     return (
         Choice.verdict.in_(PAIR_VERDICTS),
         effective(),
+        ~repeated(),
         ~scored(),
         ~consumed(),
         ~trained_on(),  # with another verdict, since withdrawn: the model has seen the pair

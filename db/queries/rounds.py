@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from db.models import (
@@ -20,7 +20,7 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective
+from db.queries.comparisons import COUNTED, effective, repeated
 
 _CONSUMING = ("new", "held_out", "no_pair")
 
@@ -76,6 +76,7 @@ def _may_be_used(unscored_until: datetime) -> ColumnElement[bool]:
     """True for a choice that needs no prequential score, has one, or has waited long enough."""
     return or_(
         Choice.verdict.not_in(("a", "b")),
+        repeated(),
         Choice.created_at <= unscored_until,
         scored(),
         trained_on(),
@@ -87,11 +88,13 @@ def waiting_choices(
 ) -> Sequence[tuple[Choice, str]]:
     """Every effective choice no promoted round has used, with its purpose, oldest first.
 
+    A repeat's purpose is `repeat`, whatever the first one was made for.
+
     Args:
         unscored_until: leave out pairs chosen later than this that have no prequential score yet.
     """
     statement = (
-        select(Choice, Comparison.purpose)
+        select(Choice, case((repeated(), "repeat"), else_=Comparison.purpose))
         .join(Comparison, Comparison.id == Choice.comparison_id)
         .where(Choice.verdict.in_(COUNTED), effective(), ~consumed())
         .order_by(Choice.id)
@@ -130,7 +133,7 @@ def _effective_pairs() -> Select[Choice]:
     return (
         select(Choice)
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(("a", "b")), effective())
+        .where(Choice.verdict.in_(("a", "b")), effective(), ~repeated())
     )
 
 

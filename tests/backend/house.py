@@ -14,7 +14,8 @@ from backend.comparisons import Desk
 from backend.engines.base import Sampling
 from backend.engines.local import LocalEngine
 from backend.insights import Insights
-from backend.making import Maker, Shares
+from backend.making import Maker
+from backend.plans import Shares
 from backend.profiles import Profiles
 from backend.training import Training
 from backend.versions import Versions

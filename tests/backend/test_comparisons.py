@@ -5,93 +5,27 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from backend import prompts
-from backend.comparisons import ComparisonView, Desk
-from backend.engines.base import Sampling
-from backend.engines.echo import EchoEngine
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.making import Maker, Shares
 from backend.prefetch import Prefetcher
-from backend.versions import Versions
-from db.models import Choice, Comparison, Prompt, Response, User
+from db.models import Choice, Comparison, Prompt, Response
 from db.queries import comparisons as queries
 from db.session import Database
 from dev.waiting import wait_for
+from tests.backend.echo_house import House, comparison_id, last, open_house
 from tests.conftest import Clock
-
-
-@dataclass
-class House:
-    database: Database
-    desk: Desk
-    maker: Maker
-    engine: EchoEngine
-    versions: Versions
-    clock: Clock
-
-    def user(self, name: str) -> int:
-        with self.database.write() as session:
-            user = User(username=name, username_key=name, created_at=self.clock())
-            session.add(user)
-            session.flush()
-            return user.id
-
-    def rows(self, model: type) -> int:
-        with self.database.read() as session:
-            return session.scalar(select(func.count()).select_from(model)) or 0
 
 
 @pytest.fixture
 def house(database: Database, clock: Clock, tmp_path: Path) -> Iterator[House]:
     """A desk without prefetching."""
-    with _house(database, clock, tmp_path, lambda _user: None) as house:
+    with open_house(database, clock, tmp_path) as house:
         yield house
-
-
-@contextmanager
-def _house(
-    database: Database, clock: Clock, folder: Path, pair_taken: Callable[[int], None]
-) -> Iterator[House]:
-    prompts.import_bank(database, clock())
-    engine = EchoEngine(word_delay_s=0.001)
-    versions = Versions(database, engine, folder, clock=clock)
-    versions.ensure_initial()
-    versions.follow()
-    maker = Maker(
-        database,
-        engine,
-        sampling=Sampling(max_new_tokens=40),
-        shares=Shares(blind=0.2, base=0.2),
-        clock=clock,
-        rng=random.Random(3),
-    )
-    desk = Desk(
-        database,
-        maker,
-        max_prompt_chars=100,
-        clock=clock,
-        rng=random.Random(4),
-        pair_taken=pair_taken,
-    )
-    yield House(database, desk, maker, engine, versions, clock)
-    engine.close()
-    maker.close()
-
-
-def last(views: Iterator[ComparisonView]) -> ComparisonView:
-    return list(views)[-1]
-
-
-def comparison_id(view: ComparisonView) -> int:
-    assert view.comparison_id is not None
-    return view.comparison_id
 
 
 def test_the_bank_is_imported_once(database: Database, clock: Clock) -> None:
@@ -294,7 +228,7 @@ def test_prefetched_pairs_are_there_at_once_and_replaced_after_a_swap(
     def take(user: int) -> None:
         wanted[0](user)
 
-    with _house(database, clock, tmp_path, take) as house:
+    with open_house(database, clock, tmp_path, take) as house:
         prefetcher = Prefetcher(
             database, house.engine, house.maker, target=2, clock=clock, rng=random.Random(5)
         )

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from backend.engines.base import Condition
-from backend.making import Shares, draw_plan
+from backend.plans import Shares, draw_plan
 
 DRAWS = 4000
 

@@ -20,10 +20,11 @@ from backend.comparisons import Desk
 from backend.engines.base import Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.errors import Conflict, InvalidInput, NotAllowed
-from backend.making import Maker, Shares
+from backend.making import Maker
 from backend.persona_cast import Persona
 from backend.persona_rules import RULES
 from backend.personas import Personas
+from backend.plans import Shares
 from backend.versions import Versions
 from db.models import Choice, Comparison, Prompt, Response, User
 from db.session import Database

@@ -18,7 +18,8 @@ from backend.engines.base import Condition, GenerationRequest, Priority, Samplin
 from backend.engines.echo import EchoEngine
 from backend.engines.generation import RunningGeneration
 from backend.errors import InvalidInput, NotAllowed, NotFound
-from backend.making import Maker, Shares
+from backend.making import Maker
+from backend.plans import Shares
 from backend.profiles import Profiles
 from backend.versions import Versions
 from db.models import Choice, Response, User

@@ -10,10 +10,12 @@ from pathlib import Path
 from sqlalchemy import select
 
 from backend import prompts
-from backend.comparisons import ComparisonView, Desk
+from backend.comparison_views import ComparisonView
+from backend.comparisons import Desk
 from backend.engines.base import Sampling
 from backend.engines.echo import EchoEngine
-from backend.making import Maker, Shares
+from backend.making import Maker
+from backend.plans import Shares
 from backend.shared_pairs import SharedPairs
 from backend.styles import load_styles
 from backend.versions import Versions

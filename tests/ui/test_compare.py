@@ -284,7 +284,7 @@ def test_someone_elses_comparison_is_not_ours_to_judge(guest: Guest, stored: Sto
 
     def forge(route: Any) -> None:
         body = route.request.post_data_json
-        body["data"] = [stolen, 1]
+        body["data"] = [stolen, None, 1]
         route.continue_(post_data=body)
 
     thief.route("**/gradio_api/run/**", forge)

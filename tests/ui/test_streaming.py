@@ -1,4 +1,4 @@
-"""A pair that is written while the user watches: live text, nothing to choose yet."""
+"""A pair that is written while the user watches: live text, a choice before its end, a stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import assembly
 from backend import startup
 from backend.engines.echo import EchoEngine
 from backend.settings import Settings
-from tests.ui.conftest import DESKTOP, counted, settled
+from tests.ui.conftest import DESKTOP, settled
 
 # The app runs in this very process: what Gradio 6.31 asks of pandas 3 is not ours to mend.
 pytestmark = [
@@ -24,14 +24,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
 ]
 
-WORD_S = 0.04
+WORD_S = 0.15
 
 
 @pytest.fixture
 def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The app on an engine that takes its time, without prefetching."""
     monkeypatch.setattr(assembly, "EchoEngine", functools.partial(EchoEngine, word_delay_s=WORD_S))
-    settings = Settings.model_validate({"engine": "echo", "prefetch": 0, "data_dir": tmp_path})
+    settings = Settings.model_validate(
+        {"engine": "echo", "prefetch": 0, "reveal": True, "data_dir": tmp_path}
+    )
     with ExitStack() as closing:
         data = startup.prepare_data_dir(settings.data_dir)
         database = startup.open_database(settings.resolved_database_url)
@@ -55,27 +57,64 @@ def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
         thread.join()
 
 
-def test_nothing_can_be_chosen_before_both_are_there(
-    slow_address: str, new_page: Callable[..., Page]
-) -> None:
+@pytest.fixture
+def slow(slow_address: str, new_page: Callable[..., Page]) -> Page:
+    """A guest who watches a first pair being written."""
     page = new_page(viewport=DESKTOP)
     page.goto(f"{slow_address}/login")
     page.get_by_role("button", name="Try it as a guest").click()
+    return page
 
-    for choices in (0, 1):
-        expect(page.locator("#response-a p").first).to_be_visible()
-        beginning = page.locator("#response-a").inner_text()
-        expect(page.locator("#choose-a")).to_be_disabled()
-        expect(page.locator("#card-a .writing")).not_to_have_css("opacity", "0")
-        page.keyboard.press("1")
-        height = page.locator("#verdicts").bounding_box()
-        expect(page.locator("#choose-a")).to_be_enabled(timeout=30_000)
-        counted(page, choices)
-        assert page.locator("#response-a").inner_text().startswith(beginning.rstrip())
-        assert page.locator("#verdicts").bounding_box() == height, "the bar moved"
-        expect(page.locator("#card-a .writing")).to_have_css("opacity", "0")
-        settled(page)
-        if not choices:
-            prompt = page.locator("#prompt h1").inner_text()
-            page.keyboard.press("1")
-            expect(page.locator("#prompt h1")).not_to_have_text(prompt)
+
+def test_a_pair_is_watched_until_it_is_there(slow: Page) -> None:
+    expect(slow.locator("#response-a p").first).to_be_visible()
+    beginning = slow.locator("#response-a").inner_text()
+    expect(slow.locator("#undo")).to_be_disabled()
+    expect(slow.locator("#progress")).to_contain_text("Being written")
+    expect(slow.locator("#card-a .writing")).not_to_have_css("opacity", "0")
+    height = slow.locator("#verdicts").bounding_box()
+    expect(slow.locator("#undo")).to_be_enabled(timeout=60_000)
+    assert slow.locator("#response-a").inner_text().startswith(beginning.rstrip())
+    assert slow.locator("#verdicts").bounding_box() == height, "the bar moved"
+    expect(slow.locator("#progress")).to_have_text("")
+    expect(slow.locator("#stop")).to_have_count(0)
+    expect(slow.locator("#card-a .writing")).to_have_css("opacity", "0")
+
+
+def test_a_choice_may_be_made_while_both_are_written(slow: Page) -> None:
+    for choices in (1, 2):
+        settled(slow)
+        expect(slow.locator("#stop")).to_be_visible()
+        prompt = slow.locator("#prompt h1").inner_text()
+        expect(slow.locator("#bar[aria-disabled]")).to_have_count(0)
+        slow.keyboard.press("1")
+        expect(slow.locator("#count")).to_have_text(f"{choices} of 20 today")
+        expect(slow.locator("#saved")).to_contain_text("made for")  # this study tells
+        expect(slow.locator("#prompt h1")).not_to_have_text(prompt)
+        expect(slow.locator("#prompt h1")).to_be_visible()
+
+
+def test_stopping_keeps_the_texts_and_lets_choose(slow: Page) -> None:
+    slow.locator("#stop").click()
+    expect(slow.locator("#undo")).to_be_enabled()
+    expect(slow.locator("#stop")).to_have_count(0)
+    texts = slow.locator("#pair").inner_text()
+    prompt = slow.locator("#prompt h1").inner_text()
+    slow.reload()
+    expect(slow.locator("#undo")).to_be_enabled()
+    assert slow.locator("#pair").inner_text() == texts
+    slow.locator("#choose-b").click()
+    expect(slow.locator("#count")).to_have_text("1 of 20 today")
+    expect(slow.locator("#prompt h1")).not_to_have_text(prompt)
+    expect(slow.locator("#earlier")).to_have_text("")
+
+
+def test_an_own_question_while_another_is_written(slow: Page) -> None:
+    settled(slow)
+    slow.locator("#ask-open").click()
+    box = slow.locator("#own-text :is(textarea, input)")
+    box.fill("What is a tree?")
+    box.press("Enter")
+    expect(slow.locator("#prompt h1")).to_have_text("What is a tree?")
+    expect(slow.locator("#undo")).to_be_enabled(timeout=60_000)
+    expect(slow.locator("#prompt h1")).to_have_text("What is a tree?")

@@ -1,0 +1,376 @@
+"""More of the desk, on both databases: choosing early, turns, topics, repeats, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from backend import round_input
+from backend.comparison_views import ComparisonView
+from backend.engines.base import Condition
+from backend.errors import Conflict, InvalidInput, NotFound
+from backend.preferences import DeskPreferences, Today
+from backend.prompts import OWN_TOPIC
+from db.models import Choice, Comparison, Prompt, Response
+from db.queries import comparisons as queries
+from db.queries import evidence as evidence_queries
+from db.queries import rounds as round_queries
+from db.session import Database
+from tests.backend.echo_house import House, comparison_id, last, open_house
+from tests.conftest import Clock
+
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture
+def make_house(database: Database, clock: Clock, tmp_path: Path) -> Iterator[MakeHouse]:
+    opened = []
+
+    def make(**options: object) -> House:
+        manager = open_house(database, clock, tmp_path, **options)  # type: ignore[arg-type]
+        opened.append(manager)
+        return manager.__enter__()
+
+    yield make
+    for manager in opened:
+        manager.__exit__(None, None, None)
+
+
+def _some_of(views: Iterator[ComparisonView]) -> ComparisonView:
+    """The first view there is enough of to choose by."""
+    return next(view for view in views if view.judgeable)
+
+
+def _row(house: House, comparison: int) -> Comparison:
+    with house.database.read() as session:
+        return session.get_one(Comparison, comparison)
+
+
+def _judge(house: House, user: int, verdict: str = "a") -> ComparisonView:
+    view = last(house.desk.stream(user))
+    house.clock.forward(seconds=2)
+    house.desk.choose(user, comparison_id(view), verdict)
+    return view
+
+
+def test_a_choice_ends_the_writing_and_keeps_what_there_was(make_house: MakeHouse) -> None:
+    house = make_house(word_delay_s=0.05)
+    user = house.user("mia")
+    views = house.desk.stream(user)
+    seen = _some_of(views)
+    assert seen.making_key is not None
+    house.clock.forward(seconds=4)
+    choice_id = house.desk.choose_early(user, seen.making_key, "a", 2)
+    assert list(views) == [], "nobody is shown a judged pair"
+    with house.database.read() as session:
+        choice = session.get_one(Choice, choice_id)
+        texts = session.scalars(select(Response).order_by(Response.side)).all()
+    assert (choice.verdict, choice.strength, choice.decided_ms) == ("a", 2, 4000)
+    assert _row(house, choice.comparison_id).stopped_at is not None
+    for text, response in zip((seen.text_a, seen.text_b), texts, strict=True):
+        assert response.text.startswith(text)
+        assert len(response.token_ids) == len(response.text.split()), "tokens of what was shown"
+        assert not response.ended
+    with pytest.raises(Conflict):
+        house.desk.choose_early(user, seen.making_key, "b")
+    assert last(house.desk.stream(user)).prompt != seen.prompt
+
+
+def test_stopping_leaves_a_pair_to_choose(make_house: MakeHouse) -> None:
+    house = make_house(word_delay_s=0.05)
+    user, other = house.user("mia"), house.user("ben")
+    views = house.desk.stream(user)
+    seen = _some_of(views)
+    assert seen.making_key is not None
+    with pytest.raises(NotFound):
+        house.desk.stop(other, seen.making_key)
+    with pytest.raises(NotFound):
+        house.desk.choose_early(other, seen.making_key, "a")
+    house.desk.stop(user, seen.making_key)
+    final = last(views)
+    assert final.complete
+    assert final.text_a.startswith(seen.text_a)
+    assert _row(house, comparison_id(final)).stopped_at is not None
+    house.desk.choose(user, comparison_id(final), "b")
+
+
+def test_too_little_to_choose_by(make_house: MakeHouse) -> None:
+    house = make_house(word_delay_s=0.05)
+    user = house.user("mia")
+    views = house.desk.stream(user)
+    first = next(views)
+    assert first.making_key is not None
+    assert not first.judgeable
+    assert first.progress is not None
+    with pytest.raises(InvalidInput, match="too little"):
+        house.desk.stop(user, first.making_key)
+    with pytest.raises(InvalidInput, match="not one of the answers"):
+        house.desk.choose_early(user, first.making_key, "withdrawn")
+    with pytest.raises(NotFound, match="gone"):
+        house.desk.choose_early(user, first.making_key + 1, "a")
+    assert last(views).complete
+
+
+def test_a_whole_pair_was_not_stopped(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    views = list(house.desk.stream(user))
+    key = views[0].making_key
+    assert key is not None
+    # The click was on its way when the writing ended.
+    house.desk.choose_early(user, key, "a")
+    assert _row(house, comparison_id(views[-1])).stopped_at is None
+
+
+def test_progress_tells_what_is_usual(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    first = next(house.desk.stream(user))
+    assert first.progress is not None
+    assert first.progress.usual_s is None
+    _judge(house, user)
+    progress = next(house.desk.stream(user)).progress
+    assert progress is not None
+    assert progress.usual_s is not None
+    assert progress.usual_s > 0
+
+
+def test_a_follow_up_goes_on_with_the_chosen_response(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    first = last(house.desk.ask(user, "Name a tree."))
+    choice = house.desk.choose(user, comparison_id(first), "b")
+    second = last(house.desk.follow_up(user, choice, "And a bird?"))
+    assert [turn["content"] for turn in second.earlier] == ["Name a tree.", first.text_b]
+    assert (second.prompt, second.topic) == ("And a bird?", OWN_TOPIC)
+    assert _row(house, comparison_id(second)).continues_id == first.comparison_id
+    assert house.desk.ready(user) == second, "also after a reload"
+    choice = house.desk.choose(user, comparison_id(second), "a")
+    third = last(house.desk.follow_up(user, choice, "Why?"))
+    assert [turn["role"] for turn in third.earlier] == ["user", "assistant"] * 2
+    with pytest.raises(NotFound):
+        next(house.desk.follow_up(other, choice, "Why?"))
+    house.desk.choose(user, comparison_id(third), "tie")
+    with house.database.read() as session:
+        tie = session.scalars(select(Choice.id).order_by(Choice.id.desc())).first()
+    assert tie is not None
+    with pytest.raises(InvalidInput, match="preferred"):
+        next(house.desk.follow_up(user, tie, "Why?"))
+
+
+def test_the_trainer_reads_the_whole_conversation(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    first = last(house.desk.ask(user, "Name a tree."))
+    choice = house.desk.choose(user, comparison_id(first), "a")
+    second = last(house.desk.follow_up(user, choice, "And a bird?"))
+    choice = house.desk.choose(user, comparison_id(second), "b")
+    with house.database.read() as session:
+        pair = round_input.load_pairs(session, "base", [choice])[choice]
+    assert pair.messages == (
+        {"role": "user", "content": "Name a tree."},
+        {"role": "assistant", "content": first.text_a},
+        {"role": "user", "content": "And a bird?"},
+    )
+
+
+def test_never_again_and_undo(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    with house.database.write() as session:
+        kept = session.scalars(select(Prompt.id).order_by(Prompt.id).limit(2)).all()
+        for prompt in session.scalars(select(Prompt).where(Prompt.id.not_in(kept))):
+            prompt.active = False
+    refused = last(house.desk.stream(user))
+    with pytest.raises(NotFound):
+        house.desk.never_again(other, comparison_id(refused))
+    house.desk.never_again(user, comparison_id(refused))
+    shown = [_judge(house, user, "skip").prompt for _ in range(3)]
+    assert refused.prompt not in shown
+    for _ in range(4):
+        house.desk.undo(user)
+        house.clock.forward(seconds=1)
+    for _ in range(5):
+        shown.append(_judge(house, user, "tie").prompt)
+    assert refused.prompt in shown
+
+
+def test_liked_topics_come_more_often(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    preferences = DeskPreferences(house.database, clock=house.clock, daily_goal=20)
+    topic = preferences.of(user).topics[3]
+    with pytest.raises(InvalidInput, match="no topic"):
+        preferences.like(user, ["weather on Mars"])
+    preferences.like(user, [topic, topic])
+    assert preferences.of(user).liked == (topic,)
+    topics = [_judge(house, user).topic for _ in range(10)]
+    assert topics.count(topic) >= 5
+    preferences.like(user, [])
+    assert preferences.of(user).liked == ()
+
+
+def test_keys_can_be_switched_off(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    preferences = DeskPreferences(house.database, clock=house.clock, daily_goal=20)
+    preferences.use_keys(user, False)
+    assert not preferences.of(user).keys
+    assert preferences.of(other).keys
+    preferences.use_keys(user, True)
+    assert preferences.of(user).keys
+
+
+def test_today_begins_where_the_user_lives(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    preferences = DeskPreferences(house.database, clock=house.clock, daily_goal=20)
+    _judge(house, user)  # at noon UTC
+    _judge(house, user, "skip")
+    assert preferences.today(user) == Today(done=1, goal=20)
+    house.clock.forward(hours=10)  # 22:00
+    assert preferences.today(user).done == 1
+    assert preferences.today(user, 180).done == 0, "in Moscow it is tomorrow"
+    house.clock.forward(hours=3)
+    assert preferences.today(user).done == 0
+    assert preferences.today(user, -300).done == 1, "in New York it is still today"
+    assert preferences.today(user, 10**9).done == 1, "no clock is further ahead than 14 hours"
+
+
+def test_a_repeat_is_the_same_pair_turned_round(make_house: MakeHouse) -> None:
+    house = make_house(repeat_share=0.5)
+    user = house.user("mia")
+    shown = [_judge(house, user) for _ in range(24)]
+    with house.database.read() as session:
+        repeats = session.scalars(
+            select(Comparison).where(Comparison.repeat_of_id.is_not(None))
+        ).all()
+    by_id = {view.comparison_id: view for view in shown}
+    assert len(repeats) > 2
+    assert len({repeat.repeat_of_id for repeat in repeats}) == len(repeats), "each once"
+    for repeat in repeats:
+        first, again = by_id[repeat.repeat_of_id], by_id[repeat.id]
+        assert (again.prompt, again.text_a, again.text_b) == (
+            first.prompt,
+            first.text_b,
+            first.text_a,
+        )
+        apart = [view.comparison_id for view in shown]
+        assert apart.index(repeat.id) - apart.index(repeat.repeat_of_id) > 10
+
+
+def test_a_repeat_is_never_learnt_from(make_house: MakeHouse) -> None:
+    house = make_house(repeat_share=0.5)
+    user = house.user("mia")
+    for _ in range(24):
+        _judge(house, user)
+    with house.database.read() as session:
+        repeats = set(
+            session.scalars(select(Comparison.id).where(Comparison.repeat_of_id.is_not(None)))
+        )
+        waiting = round_queries.waiting_choices(session, house.clock.now)
+        unscored = evidence_queries.to_score(session, house.engine.model_identity, [], 100)
+        held_out = round_queries.held_out_choices(session, 100, house.clock.now)
+        purposes = {choice.comparison_id: purpose for choice, purpose in waiting}
+    assert repeats
+    assert {purposes[each] for each in repeats} == {"repeat"}
+    assert all(purpose != "repeat" for each, purpose in purposes.items() if each not in repeats)
+    assert not repeats & {choice.comparison_id for choice in (*unscored, *held_out)}
+
+
+def test_when_told_the_pair_is_blind_no_more(make_house: MakeHouse) -> None:
+    house = make_house(reveal=True)
+    user, other = house.user("mia"), house.user("ben")
+    while True:
+        view = last(house.desk.stream(user))
+        choice = house.desk.choose(user, comparison_id(view), "a")
+        if _row(house, comparison_id(view)).purpose == "blind":
+            break
+    with pytest.raises(NotFound):
+        house.desk.reveal(other, choice)
+    house.clock.forward(seconds=1)
+    told = house.desk.reveal(user, choice)
+    assert told is not None
+    assert set(told) == {Condition.PERSONAL, Condition.GENERIC}
+    identity = house.engine.model_identity
+
+    def counted() -> int:
+        with house.database.read() as session:
+            return sum(each.count for each in evidence_queries.blind_counts(session, identity))
+
+    before = counted()
+    house.clock.forward(seconds=1)
+    house.desk.explain(user, choice, "clearer")
+    assert counted() == before, "a reason changes no verdict"
+    house.desk.undo(user)
+    house.desk.choose(user, comparison_id(view), "b")
+    assert counted() == before - 1, "chosen with open eyes"
+
+
+def test_nothing_is_told_unless_the_study_says_so(make_house: MakeHouse) -> None:
+    house = make_house()
+    user = house.user("mia")
+    view = last(house.desk.stream(user))
+    choice = house.desk.choose(user, comparison_id(view), "a")
+    assert house.desk.reveal(user, choice) is None
+    assert _row(house, comparison_id(view)).revealed_at is None
+
+
+def test_a_kept_choice_is_stored_once(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    pair = comparison_id(last(house.desk.stream(user)))
+    with pytest.raises(NotFound):
+        house.desk.choose_kept(other, pair, "a")
+    first = house.desk.choose_kept(user, pair, "a", 2)
+    assert house.desk.choose_kept(user, pair, "a", 2) == first
+    with pytest.raises(Conflict):
+        house.desk.choose_kept(user, pair, "b")
+    with house.database.read() as session:
+        choice = session.scalars(select(Choice)).one()
+        assert queries.count_choices(session, user) == 1
+    assert (choice.verdict, choice.strength, choice.decided_ms) == ("a", 2, None)
+
+
+def test_an_empty_response_is_written_again(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    view = last(house.desk.stream(user))
+    pair = comparison_id(view)
+    with house.database.write() as session:
+        session.execute(
+            update(Response)
+            .where(Response.comparison_id == pair, Response.side == "B")
+            .values(text=" ", token_ids=[0])
+        )
+    with pytest.raises(NotFound):
+        house.desk.write_again(other, pair, "B")
+    with pytest.raises(InvalidInput, match="already"):
+        house.desk.write_again(user, pair, "A")
+    again = house.desk.write_again(user, pair, "B")
+    assert again.text_a == view.text_a
+    assert again.text_b.strip()
+    with house.database.read() as session:
+        first, second = session.scalars(select(Response).order_by(Response.side))
+    assert (first.attempts, second.attempts) == (1, 2)
+    assert len(second.token_ids) > 1
+    house.desk.choose(user, pair, "tie")
+    with pytest.raises(Conflict):
+        house.desk.write_again(user, pair, "B")
+
+
+def test_another_version_writes_nothing_again(make_house: MakeHouse, tmp_path: Path) -> None:
+    house = make_house()
+    user = house.user("mia")
+    pair = comparison_id(last(house.desk.stream(user)))
+    with house.database.write() as session:
+        session.execute(update(Response).values(text=""))
+        identity = house.engine.model_identity
+        house.engine.write_initial(tmp_path / "next")
+        house.versions.promote(session, "next", identity, cause="initial", round_id=None)
+    house.versions.follow()
+    with pytest.raises(Conflict, match="has learnt since"):
+        house.desk.write_again(user, pair, "A")

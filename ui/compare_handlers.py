@@ -1,0 +1,378 @@
+"""What each event of the compare page does. Only `gr.Request` says who is asking."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from backend.auth import Accounts
+from backend.comparison_views import EMPTY_VIEW, ComparisonView
+from backend.comparisons import Desk
+from backend.insights import Insights
+from backend.preferences import DeskPreferences
+from ui import layout, markup
+from ui.compare_parts import Parts
+from ui.compare_texts import TOLD, conversation, goal, progress, utc_offset_minutes
+from ui.markup import plain
+from ui.session import Attempt, signed_in
+
+Updates = dict[Any, Any]
+
+PREFERENCES = ("a", "b")
+_SAVED = "Saved."
+_SKIPPED = "Skipped."
+_REFUSED = "You will not get this prompt again."
+_SAVED_KEPT = "Your choice from before was saved."
+_STILL_WRITING = "One moment: the responses are still being written."
+_REPLY_HINT = "What would you like to say next?"
+_ASK_HINT = "Ask anything …"
+
+
+class Handlers:
+    """One method per event; each returns the components to change."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        desk: Desk,
+        preferences: DeskPreferences,
+        insights: Insights,
+        accounts: Accounts,
+    ) -> None:
+        self._parts = parts
+        self._desk = desk
+        self._preferences = preferences
+        self._insights = insights
+        self._accounts = accounts
+        self._tickets = itertools.count()
+        self._drawing: dict[str, int] = {}  # browser session → who may draw its pair
+
+    def greet(self, request: gr.Request) -> Updates:
+        """Header, keys and status, once per page load."""
+        with Attempt() as attempt:
+            user = signed_in(request, self._accounts)
+            may_see_lab = user.role in ("researcher", "admin")
+            return {
+                self._parts.header.account: layout.account_of(user),
+                self._parts.header.lab: gr.Button(visible=may_see_lab),
+                self._parts.help.use_keys: self._preferences.of(user.id).keys,
+                **self._status(user.id, request),
+            }
+        return self._say(attempt.message)
+
+    def refresh(self, request: gr.Request) -> Updates:
+        """The status chip, every few seconds."""
+        with Attempt() as attempt:
+            return self._status(signed_in(request, self._accounts).id, request)
+        return self._say(attempt.message)
+
+    def stream(self, request: gr.Request) -> Iterator[Updates]:
+        """The open pair at once, or a new one as it is being written."""
+        yield from self._watch(request, self._desk.stream, {}, stuck=True)
+
+    def ask(self, text: str, replying: int | None, request: gr.Request) -> Iterator[Updates]:
+        """The user's own prompt or reply; the box keeps its text when it cannot be used."""
+        closed: Updates = {self._parts.own.row: gr.Row(visible=False), self._parts.own.text: ""}
+
+        def views(user_id: int) -> Iterator[ComparisonView]:
+            if replying is None:
+                return self._desk.ask(user_id, text)
+            return self._desk.follow_up(user_id, replying, text)
+
+        yield from self._watch(request, views, closed, stuck=False)
+
+    def open_own(self, replying: int | None) -> Updates:
+        """The box for an own prompt, or for a reply to the response preferred last."""
+        hint = _ASK_HINT if replying is None else _REPLY_HINT
+        return {
+            self._parts.own.row: gr.Row(visible=True),
+            self._parts.own.text: gr.Textbox(placeholder=hint),
+            self._parts.hidden.replying: replying,
+        }
+
+    def close_own(self) -> Updates:
+        return {self._parts.own.row: gr.Row(visible=False), self._parts.own.text: ""}
+
+    def stop(self, making_key: int | None, request: gr.Request) -> Updates:
+        """The texts stay as they are; whoever watches draws the pair to choose from."""
+        with Attempt() as attempt:
+            user = signed_in(request, self._accounts)
+            if making_key is not None:
+                self._desk.stop(user.id, making_key)
+        return self._say(attempt.message)
+
+    def retrier(self, side: str) -> Callable[..., Updates]:
+        """The handler of one side's second try."""
+
+        def write_again(comparison_id: int | None, request: gr.Request) -> Updates:
+            with Attempt() as attempt:
+                user = signed_in(request, self._accounts)
+                if comparison_id is None:
+                    return self._say(_STILL_WRITING)
+                return self._show(self._desk.write_again(user.id, comparison_id, side.upper()))
+            return self._say(attempt.message)
+
+        return write_again
+
+    def chooser(self, verdict: str) -> Callable[..., Updates]:
+        """The handler of one verdict's button."""
+
+        def choose(
+            comparison_id: int | None,
+            making_key: int | None,
+            strength: int | None,
+            request: gr.Request,
+        ) -> Updates:
+            if verdict not in PREFERENCES:
+                strength = None
+            if comparison_id is not None:
+                return self._after(
+                    request,
+                    lambda user: self._desk.choose(user, comparison_id, verdict, strength),
+                    _SKIPPED if verdict == "skip" else _SAVED,
+                    explainable=verdict in PREFERENCES,
+                )
+            if making_key is None:
+                return self._say(_STILL_WRITING)
+            return self._choose_early(request, making_key, verdict, strength)
+
+        return choose
+
+    def choose_kept(
+        self,
+        comparison_id: int | None,
+        verdict: str | None,
+        strength: int | None,
+        request: gr.Request,
+    ) -> Updates:
+        """A choice the browser kept while it could not be sent."""
+        if comparison_id is None or verdict is None:
+            return self._say(None)
+        return self._after(
+            request,
+            lambda user: self._desk.choose_kept(
+                user, comparison_id, verdict, strength if verdict in PREFERENCES else None
+            ),
+            _SAVED_KEPT,
+            explainable=verdict in PREFERENCES,
+        )
+
+    def never_again(self, comparison_id: int | None, request: gr.Request) -> Updates:
+        """Skip the pair and refuse its prompt."""
+        if comparison_id is None:
+            return self._say(_STILL_WRITING)
+        return self._after(
+            request,
+            lambda user: self._desk.never_again(user, comparison_id),
+            _REFUSED,
+            explainable=False,
+        )
+
+    def explainer(self, reason: str) -> Callable[..., Updates]:
+        """The handler of one reason's button; may be ignored by everybody."""
+
+        def explain(choice_id: int | None, request: gr.Request) -> Updates:
+            return self._explain(choice_id, reason, reason, request)
+
+        return explain
+
+    def explain_freely(self, choice_id: int | None, reason: str, request: gr.Request) -> Updates:
+        """A reason in the user's own words."""
+        return self._explain(choice_id, reason, None, request)
+
+    def undo(self, request: gr.Request) -> Updates:
+        """The last choice withdrawn, its pair shown again."""
+        with Attempt() as attempt:
+            user = signed_in(request, self._accounts)
+            view = self._desk.undo(user.id)
+            thanks = self._thanks(None, "", explainable=False)
+            return {**self._show(view), **thanks, **self._status(user.id, request)}
+        return self._say(attempt.message)
+
+    def open_topics(self, request: gr.Request) -> Updates:
+        """The panel with the user's topics."""
+        with Attempt() as attempt:
+            wishes = self._preferences.of(signed_in(request, self._accounts).id)
+            return {
+                self._parts.topics.panel: gr.Column(visible=True),
+                self._parts.topics.liked: gr.CheckboxGroup(
+                    choices=[(topic, topic) for topic in wishes.topics], value=list(wishes.liked)
+                ),
+            }
+        return self._say(attempt.message)
+
+    def like(self, topics: Sequence[str], request: gr.Request) -> Updates:
+        """Kept at once, topic by topic."""
+        with Attempt() as attempt:
+            self._preferences.like(signed_in(request, self._accounts).id, topics)
+        return self._say(attempt.message)
+
+    def use_keys(self, on: bool, request: gr.Request) -> Updates:
+        """Keys on or off, for this user on every machine."""
+        with Attempt() as attempt:
+            self._preferences.use_keys(signed_in(request, self._accounts).id, on)
+        return self._say(attempt.message)
+
+    def _after(
+        self, request: gr.Request, act: Callable[[int], int], said: str, *, explainable: bool
+    ) -> Updates:
+        """Do what makes a choice, then show the next pair and what became of the last."""
+        with Attempt() as attempt:
+            user_id = signed_in(request, self._accounts).id
+            thanks: Updates = {}
+            with Attempt() as choosing:
+                choice_id = act(user_id)
+                said = self._told(user_id, choice_id, said) if explainable else said
+                thanks = self._thanks(choice_id, said, explainable=explainable)
+            return {
+                **self._next(user_id),
+                **thanks,
+                **self._status(user_id, request),
+                **self._say(choosing.message),
+            }
+        return self._say(attempt.message)
+
+    def _choose_early(
+        self, request: gr.Request, making_key: int, verdict: str, strength: int | None
+    ) -> Updates:
+        """A choice on a pair still being written. `stream` draws the next one: it comes after
+        whatever of this one is still on its way to the page.
+        """
+        with Attempt() as attempt:
+            user_id = signed_in(request, self._accounts).id
+            self._drawing.pop(str(request.session_hash), None)
+            choice_id = self._desk.choose_early(user_id, making_key, verdict, strength)
+            explainable = verdict in PREFERENCES
+            said = _SKIPPED if verdict == "skip" else self._told(user_id, choice_id, _SAVED)
+            return {
+                **self._show(EMPTY_VIEW),
+                **self._thanks(choice_id, said, explainable=explainable),
+                **self._status(user_id, request),
+                self._parts.hidden.wanted: time.monotonic_ns(),
+            }
+        return {**self._say(attempt.message), self._parts.hidden.wanted: time.monotonic_ns()}
+
+    def _told(self, user_id: int, choice_id: int, said: str) -> str:
+        """With whose side was whose, if the study tells."""
+        whose = self._desk.reveal(user_id, choice_id)
+        return said if whose is None else f"{said} {TOLD[whose]}"
+
+    def _explain(
+        self, choice_id: int | None, reason: str, chip: str | None, request: gr.Request
+    ) -> Updates:
+        with Attempt() as attempt:
+            user = signed_in(request, self._accounts)
+            if choice_id is None:
+                return {self._parts.thanks.why: gr.Row(visible=False)}
+            explained = self._desk.explain(user.id, choice_id, reason)
+            thanks = self._parts.thanks
+            return {
+                self._parts.hidden.choice_id: explained,
+                **self._reasons(chip),
+                thanks.other: gr.Button(variant="secondary" if chip else "primary"),
+                thanks.other_text: gr.Textbox(visible=False, value=""),
+                **self._say(None),
+            }
+        return self._say(attempt.message)
+
+    def _watch(
+        self,
+        request: gr.Request,
+        views: Callable[[int], Iterator[ComparisonView]],
+        on_first: Updates,
+        *,
+        stuck: bool,
+    ) -> Iterator[Updates]:
+        """Draws `views` as they grow, until somebody else draws on this page; an error leaves a
+        way to go on.
+        """
+        page, ticket = str(request.session_hash), next(self._tickets)
+        drawing = False
+        try:
+            with Attempt() as attempt:
+                for view in views(signed_in(request, self._accounts).id):
+                    if not drawing:
+                        self._drawing[page] = ticket
+                    elif self._drawing.get(page) != ticket:
+                        return
+                    drawing = True
+                    yield {**self._show(view), **on_first}
+                    on_first, stuck = {}, not view.complete
+        finally:
+            if self._drawing.get(page) == ticket:
+                del self._drawing[page]
+        if attempt.message is not None:
+            yield {
+                **self._say(attempt.message),
+                self._parts.again: gr.Button(visible=stuck),
+                **(
+                    {self._parts.progress: "", self._parts.stop: gr.Button(visible=False)}
+                    if stuck
+                    else {}
+                ),
+            }
+
+    def _next(self, user_id: int) -> Updates:
+        """The next pair if it is ready; else empty cards and the wish for one."""
+        view = self._desk.ready(user_id)
+        if view is not None:
+            return self._show(view)
+        return {**self._show(EMPTY_VIEW), self._parts.hidden.wanted: time.monotonic_ns()}
+
+    def _show(self, view: ComparisonView) -> Updates:
+        parts = self._parts
+        whole = view.complete and view.comparison_id is not None
+        verdicts = [*parts.verdicts.values(), parts.skip]
+        return {
+            parts.earlier: conversation(view),
+            parts.topic: plain(view.topic),
+            parts.prompt: f"# {plain(view.prompt)}" if view.prompt else "",
+            parts.texts["a"]: markup.response(view.text_a),
+            parts.texts["b"]: markup.response(view.text_b),
+            parts.hidden.comparison_id: view.comparison_id if whole else None,
+            parts.hidden.making_key: view.making_key,
+            **{button: gr.Button(interactive=view.judgeable) for button in verdicts},
+            **{button: gr.Button(interactive=whole) for button in (parts.undo, parts.never)},
+            parts.progress: "" if view.complete else progress(view),
+            parts.stop: gr.Button(visible=view.judgeable and not view.complete),
+            parts.retries["a"]: gr.Button(visible=view.complete and not view.text_a.strip()),
+            parts.retries["b"]: gr.Button(visible=view.complete and not view.text_b.strip()),
+            parts.again: gr.Button(visible=False),
+            parts.notice: "",
+        }
+
+    def _thanks(self, choice_id: int | None, said: str, *, explainable: bool) -> Updates:
+        """The line under the pair about the choice just made; None: there is none."""
+        thanks = self._parts.thanks
+        return {
+            thanks.saved: said,
+            thanks.why: gr.Row(visible=explainable),
+            thanks.other: gr.Button(variant="secondary"),
+            thanks.other_text: gr.Textbox(visible=False, value=""),
+            self._parts.hidden.choice_id: choice_id,
+            **self._reasons(None),
+        }
+
+    def _reasons(self, given: str | None) -> Updates:
+        return {
+            button: gr.Button(
+                variant="primary" if reason == given else "secondary",
+                interactive=reason != given,
+            )
+            for reason, button in self._parts.thanks.reasons.items()
+        }
+
+    def _status(self, user_id: int, request: gr.Request) -> Updates:
+        chip = self._insights.chip(user_id)
+        today = self._preferences.today(user_id, utc_offset_minutes(request.cookies))
+        return {
+            self._parts.header.chip: layout.chip_of(chip),
+            self._parts.count: goal(today),
+        }
+
+    def _say(self, message: str | None) -> Updates:
+        return {self._parts.notice: plain(message or "")}
