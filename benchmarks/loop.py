@@ -140,7 +140,7 @@ class Desk:
             self._page.wait_for_function(
                 "before => { const now = document.querySelector('#prompt').innerText;"
                 " return now && now !== before"
-                " && !document.querySelector('#choose-a').disabled; }",
+                " && !document.querySelector('#undo').disabled; }",
                 arg=before,
                 polling=10,
             )
@@ -152,7 +152,7 @@ class Desk:
         self._page.fill("#own-text textarea, #own-text input", next(self._questions))
         started = time.perf_counter()
         self._page.click("#own-send")
-        expect(self._page.locator("#choose-a")).to_be_disabled(timeout=WAIT_MS)
+        expect(self._page.locator("#undo")).to_be_disabled(timeout=WAIT_MS)
         self._wait_for_pair()
         seconds = time.perf_counter() - started
         self._page.click("#choose-skip")
@@ -170,7 +170,7 @@ class Desk:
         wait_for(lambda: _prefetched(self._data) > 1, WAIT_S)
 
     def _wait_for_pair(self) -> None:
-        expect(self._page.locator("#choose-a")).to_be_enabled(timeout=WAIT_MS)
+        expect(self._page.locator("#undo")).to_be_enabled(timeout=WAIT_MS)
 
 
 def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SETTINGS = {
 
 def _choose_the_shorter(page: Page, number: int) -> None:
     """Wait for pair `number` (from 0); take the shorter response, by mouse and key in turn."""
-    expect(page.locator("#choose-a")).to_be_enabled(timeout=PAIR_WITHIN_MS)
+    expect(page.locator("#undo")).to_be_enabled(timeout=PAIR_WITHIN_MS)
     wait_until_it_listens(page)
     lengths = {side: len(page.locator(f"#response-{side}").inner_text()) for side in "ab"}
     verdict = "a" if lengths["a"] <= lengths["b"] else "b"
@@ -77,7 +77,7 @@ def test_one_persons_choices_change_what_that_person_is_served(
         wait_for(lambda: _rows(data, newest) == [(2,), (2,)], within_s=PAIR_WITHIN_MS / 1000)
         _choose_the_shorter(page, 10)
         _choose_the_shorter(page, 11)
-        expect(page.locator("#choose-a")).to_be_enabled(timeout=PAIR_WITHIN_MS)
+        expect(page.locator("#undo")).to_be_enabled(timeout=PAIR_WITHIN_MS)
         shown = page.locator("#response-a").inner_text()
         app.kill()
 

@@ -12,6 +12,7 @@ from backend import round_input
 from backend.comparison_views import ComparisonView
 from backend.engines.base import Condition
 from backend.errors import Conflict, InvalidInput, NotFound
+from backend.insights import Insights
 from backend.preferences import DeskPreferences, Today
 from backend.prompts import OWN_TOPIC
 from db.models import Choice, Comparison, Prompt, Response
@@ -279,6 +280,25 @@ def test_a_repeat_is_never_learnt_from(make_house: MakeHouse) -> None:
     assert {purposes[each] for each in repeats} == {"repeat"}
     assert all(purpose != "repeat" for each, purpose in purposes.items() if each not in repeats)
     assert not repeats & {choice.comparison_id for choice in (*unscored, *held_out)}
+
+
+def test_how_steady_choices_are(make_house: MakeHouse) -> None:
+    house = make_house(repeat_share=0.5)
+    user, other = house.user("mia"), house.user("ben")
+    insights = Insights(house.database, identity="x", live_version=lambda: 1, min_choices=5)
+    assert insights.consistency(user).same.count == 0
+    repeats = 0
+    while repeats < 3:
+        view = last(house.desk.stream(user))
+        repeat = _row(house, comparison_id(view)).repeat_of_id is not None
+        # The first repeat is judged as before, sides swapped; from then on it is always side A.
+        verdict = "b" if repeat and not repeats else "a"
+        repeats += repeat
+        house.clock.forward(seconds=1)
+        house.desk.choose(user, comparison_id(view), verdict)
+    steady = insights.consistency(user)
+    assert (steady.same.count, steady.same.tally.wins, steady.same_side) == (3, 1, 2)
+    assert insights.consistency(other).same.count == 0
 
 
 def test_when_told_the_pair_is_blind_no_more(make_house: MakeHouse) -> None:

@@ -98,6 +98,28 @@ def test_a_reply_goes_on_with_the_preferred_response(guest: Guest, stored: Store
     assert rows == [(1,)]
 
 
+def test_what_a_response_draws_stays_in_its_card(guest: Guest, stored: Stored) -> None:
+    page = guest()
+    stored.rows(
+        "UPDATE responses SET text = ? WHERE side = 'A' AND comparison_id IN (SELECT c.id FROM"
+        " comparisons c JOIN users u ON u.id = c.user_id WHERE u.username = ?)",
+        "| a | b |\n|---|---|\n| 1 | <style>*{display:none}</style> |\n\n"
+        "$$\\rule{900em}{900em}$$ \\(\\kern{-50em}\\rule{99em}{9em}\\) "
+        "$$\\href{javascript:window.ran=1}{x}$$",
+        name_of(page),
+    )
+    page.reload()
+    settled(page)
+    expect(page.locator("#response-a td")).to_have_count(2)
+    expect(page.locator("#response-a td").last).to_contain_text("<style>")
+    expect(page.locator("#response-a .katex").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate("document.documentElement.scrollHeight < 3000")
+    assert page.locator('#pair a[href^="javascript"]').count() == 0
+    page.locator("#choose-b").click()  # nothing lies over it
+    counted(page, 1)
+
+
 def test_an_empty_response_is_written_again(guest: Guest, stored: Stored) -> None:
     page = guest()
     other = page.locator("#response-b").inner_text()
