@@ -238,7 +238,7 @@ class _Past:
         page.load(self.turner(0), where, every, **_DIRECT)
         parts.newer.click(self.turner(-1), where, every, **_DIRECT)
         parts.older.click(self.turner(1), where, every, **_DIRECT)
-        parts.search.input(self.search, parts.search, every, trigger_mode="always_last", **_DIRECT)
+        parts.search.change(self.search, parts.search, every, **_DIRECT)
         for number, slot in enumerate(parts.slots):
             opened = slot.edit.click(self.opener(number), parts.ids, every, **_DIRECT)
             opened.then(None, None, None, js=_SHOW_PANEL)
