@@ -180,9 +180,11 @@ class Handlers:
 
         return explain
 
-    def explain_freely(self, choice_id: int | None, reason: str, request: gr.Request) -> Updates:
+    def explain_freely(
+        self, choice_id: int | None, reason: str | None, request: gr.Request
+    ) -> Updates:
         """A reason in the user's own words."""
-        return self._explain(choice_id, reason, None, request)
+        return self._explain(choice_id, reason or "", None, request)
 
     def undo(self, request: gr.Request) -> Updates:
         """The last choice withdrawn, its pair shown again."""

@@ -12,6 +12,7 @@
   let timer = 0;
   let expected = null; // the choice about to be sent
   let sending = false;
+  let refused = false; // by a fault of ours: tried again when the page is loaded again
 
   const kept = () => JSON.parse(sessionStorage.getItem(STORE) ?? "null");
   const keep = (choice) => sessionStorage.setItem(STORE, JSON.stringify(choice));
@@ -57,7 +58,7 @@
   const sendKept = () => {
     // Once the page shows a pair of its own: before that, an answer would be drawn over.
     const ready = document.querySelector("#choose-a:not([disabled]), #again");
-    if (sending || !kept() || !ready) return;
+    if (sending || refused || !kept() || !ready) return;
     sending = true;
     document.getElementById("send-kept")?.click();
   };
@@ -78,8 +79,9 @@
         if (choice) keep(choice);
         away();
       } else {
-        if (choice) sessionStorage.removeItem(STORE);
+        if (response.status < 500 && choice?.id === kept()?.id) sessionStorage.removeItem(STORE);
         if (response.status >= 500) {
+          refused ||= choice !== null;
           say(FAILED);
           timer = setTimeout(() => say(""), FAILED_SHOWN_MS);
         } else if (saysAway()) {
