@@ -125,7 +125,7 @@ def test_nobody_changes_what_is_not_theirs_or_has_changed(judged: Judged, histor
         history.view(other, comparison)
     for wrong in ({"verdict": "withdrawn"}, {"verdict": "a", "strength": 3}):
         with pytest.raises(InvalidInput):
-            history.change(user, comparison, choice, **wrong)  # type: ignore[arg-type]
+            history.change(user, comparison, choice, **wrong)
     with pytest.raises(InvalidInput):
         history.change(user, comparison, choice, verdict="b", reason="x" * 501)
     history.change(user, comparison, choice, verdict="b")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,9 @@ class Watched(EchoEngine):
     asked: tuple[tuple[GenerationRequest, ...], Priority]
 
     def generate(
-        self, requests: object, priority: Priority = Priority.INTERACTIVE
+        self, requests: Sequence[GenerationRequest], priority: Priority = Priority.INTERACTIVE
     ) -> RunningGeneration:
-        self.asked = tuple(requests), priority  # type: ignore[call-overload]
+        self.asked = tuple(requests), priority
         return super().generate(self.asked[0], priority)
 
 
@@ -115,7 +115,7 @@ def test_leaving_or_asking_again_stops_the_writing(judged: Judged, tmp_path: Pat
     next(second)
     ended = list(first)[-1]  # cut off, not written to its end
     assert ended.complete
-    second.close()  # type: ignore[attr-defined]
-    (running,) = [*asking._running.values()] or [None]
-    assert running is None
+    assert isinstance(second, Generator)
+    second.close()
+    assert asking._running == {}
     engine.close()
