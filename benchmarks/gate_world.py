@@ -24,7 +24,7 @@ from backend.prompts import shipped
 from backend.styles import in_style, load_styles
 from benchmarks.learning_world import as_prompt
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
-from trainer.batching import PairRows, epoch_batches, pair_rows
+from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
@@ -200,10 +200,8 @@ class World:
                 config=config,
                 state={},
             )
-            for epoch in range(config.epochs):
-                seed = f"{config.seed}/{epoch}"
-                for batch in epoch_batches(len(rows), config.batch_pairs, seed=seed):
-                    learner.step([rows[i] for i in batch])
+            for _, batch, shared in passes(len(rows), config, seed=str(config.seed)):
+                learner.step([rows[i] for i in batch], shared=shared)
             return Weights(adapter.tensors(), users.tensors())
 
     def _pairs(

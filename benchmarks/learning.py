@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import platform
 import sys
 import time
@@ -22,7 +23,7 @@ import torch
 from backend.base_model import resolve
 from backend.settings import load_settings
 from benchmarks import learning_report
-from benchmarks.learning_trial import Plan, Trial
+from benchmarks.learning_trial import Plan, State, Trial
 from benchmarks.learning_world import World, questions
 from benchmarks.sections import put_between
 from trainer.config import TrainConfig
@@ -76,7 +77,8 @@ TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal
 _PER_ROUND = 5
 # On top of `TrainConfig`: what is on trial. What has not proved itself here is not the default.
 _RECIPE = (
-    '{"learning_rate_vector": 0.01, "batch_pairs": 2, "epochs": 3, "beta": 0.3, "nll_weight": 0.3}'
+    '{"learning_rate_vector": 0.01, "batch_pairs": 2, "epochs": 3, "own_epochs": 3,'
+    ' "beta": 0.3, "nll_weight": 0.3}'
 )
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
@@ -136,14 +138,20 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         replay=0.25,
         shared=0.4,
         varied=1.0,
-        vectors_only=True,
         own_adapters=size.own_adapters,
         seed=seed,
     )
     world = World(base, PromptFormat(base.tokenizer, config.prefix_tokens), size.new_tokens, 1024)
-    started = time.perf_counter()
-    trial = Trial(world, plan, asked, replace(config, seed=seed), _say)
-    results = trial.run()
+    config = replace(config, seed=seed)
+    half_way = target.with_suffix(".state")
+    spent_s, state = _read_state(half_way, plan, config)
+    started = time.perf_counter() - spent_s
+
+    def keep(state: State) -> None:
+        record = (plan, config, time.perf_counter() - started, state)
+        _replace_file(half_way, pickle.dumps(record))
+
+    results = Trial(world, plan, asked, config, say=_say, state=state).run(keep)
     content: dict[str, Any] = {
         "machine": _machine(),
         "plan": asdict(plan),
@@ -154,10 +162,27 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         "seconds": round(time.perf_counter() - started, 1),
         **asdict(results),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    partial.rename(target)
+    _replace_file(target, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    half_way.unlink(missing_ok=True)
+
+
+def _read_state(path: Path, plan: Plan, config: TrainConfig) -> tuple[float, State | None]:
+    """Seconds spent and where an interrupted trial stood; one of another kind is left alone."""
+    if not path.exists():
+        return 0.0, None
+    kept_plan, kept_config, spent_s, state = pickle.loads(path.read_bytes())  # noqa: S301 - ours
+    if (kept_plan, kept_config) != (plan, config):
+        return 0.0, None
+    _say(f"going on after round {state.rounds}")
+    return spent_s, state
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _machine() -> str:

@@ -3,6 +3,8 @@
 personal   P-DPO: one adapter, a vector per user
 pooled     DPO on everybody's pairs: one adapter, one vector, no user
 own        one adapter and one vector per user, nothing shared (costs as much as there are users)
+
+Pooled and own know one user each, `EVERYBODY`: all that is theirs learns by that user's term.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
-from trainer.batching import PairRows, epoch_batches
+from trainer.batching import PairRows, passes
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.user_models import UserModel, initial_users, users_from_tensors
+
+EVERYBODY = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,9 @@ def in_place(
         yield adapter, users
 
 
-def without_users(config: TrainConfig) -> TrainConfig:
-    """The recipe of an arm that knows no user: only the term under e₀, which is DPO."""
-    return replace(config, alpha=1.0)
+def as_everybody(pairs: Sequence[PairRows]) -> list[PairRows]:
+    """The same pairs as if one user had judged them all."""
+    return [replace(rows, pair=replace(rows.pair, user_id=EVERYBODY)) for rows in pairs]
 
 
 def train(
@@ -60,18 +64,11 @@ def train(
     references: Mapping[int, float],
     config: TrainConfig,
     *,
-    learning: Sequence[int],
     seed: str,
-    shared: bool = True,
-    adapter: bool = True,
 ) -> tuple[Arm, float]:
-    """One round's optimizer steps; returns the new state and the seconds they took.
-
-    Args:
-        shared: whether e₀ and the adapter learn; if not, only the vectors of `learning` users do.
-        adapter: whether the adapter does.
-    """
+    """One round's optimizer steps; returns the new state and the seconds they took."""
     started = time.perf_counter()
+    learning = sorted({rows.pair.user_id for rows in pairs})
     with in_place(base, arm, config, learning) as (attached_adapter, users):
         learner = Learner(
             base.model,
@@ -80,12 +77,9 @@ def train(
             references=references,
             config=config,
             state=arm.optimizer,
-            shared=shared,
         )
-        for epoch in range(config.epochs):
-            for batch in epoch_batches(len(pairs), config.batch_pairs, seed=f"{seed}/{epoch}"):
-                some = [pairs[i] for i in batch]
-                learner.step(some, adapter=adapter and epoch >= config.adapter_from_epoch)
+        for _, batch, shared in passes(len(pairs), config, seed=seed):
+            learner.step([pairs[i] for i in batch], shared=shared)
         trained = Arm(attached_adapter.tensors(), users.tensors(), learner.state())
     return trained, time.perf_counter() - started
 

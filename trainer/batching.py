@@ -6,9 +6,10 @@ Knows nothing of models, of where prefixes come from and of the loss.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from trainer.config import TrainConfig
 from trainer.prompting import EncodedPrompt, PromptFormat, personal_messages
 from trainer.types import PreferencePair
 
@@ -123,3 +124,10 @@ def epoch_batches(count: int, batch_size: int, *, seed: str) -> list[list[int]]:
     order = list(range(count))
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def passes(count: int, config: TrainConfig, *, seed: str) -> Iterator[tuple[int, list[int], bool]]:
+    """A round's steps: epoch, indices of the batch, and whether what is shared learns too."""
+    for epoch in range(config.epochs):
+        for batch in epoch_batches(count, config.batch_pairs, seed=f"{seed}/{epoch}"):
+            yield epoch, batch, epoch >= config.own_epochs

@@ -11,6 +11,8 @@ from typing import Any, Literal
 Loss = Literal["sigmoid", "ipo", "robust", "hinge"]
 UserModelKind = Literal["individual", "cluster"]
 
+_RETIRED = {"adapter_from_epoch"}  # settings of earlier releases
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:
@@ -79,7 +81,8 @@ class TrainConfig:
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
         learning_rate_cluster_weights: the same of a user's K weights in the cluster user model.
         epochs: passes over a round's pairs.
-        adapter_from_epoch: passes in which vectors learn alone before the adapter joins in.
+        own_epochs: passes in which users' own numbers learn alone, by their own term, before e₀ and
+            the adapter join in; with `epochs` of them nothing shared is ever trained.
         vector_epochs: passes of a vector round.
         vector_rate_factor: in a vector round the rate of a user's own numbers is so much higher.
         batch_pairs: pairs per optimizer step.
@@ -108,7 +111,7 @@ class TrainConfig:
     learning_rate_vector: float = 2e-3
     learning_rate_cluster_weights: float = 0.2
     epochs: int = 2
-    adapter_from_epoch: int = 0
+    own_epochs: int = 0
     vector_epochs: int = 4
     vector_rate_factor: float = 2.0
     batch_pairs: int = 4
@@ -137,8 +140,8 @@ class TrainConfig:
         """The recipe of a round that trains some users' own numbers and nothing shared."""
         return replace(
             self,
-            alpha=1.0,
             epochs=self.vector_epochs,
+            own_epochs=self.vector_epochs,
             learning_rate_vector=self.vector_rate_factor * self.learning_rate_vector,
             learning_rate_cluster_weights=self.vector_rate_factor
             * self.learning_rate_cluster_weights,
@@ -152,15 +155,15 @@ class TrainConfig:
     def from_json(cls, data: dict[str, Any]) -> TrainConfig:
         """The record written by `to_json`, also by an earlier release: absent keys take defaults.
 
-        Bounds that the gate no longer knows are left out; they change nothing that is served.
+        Bounds and settings that are no more are left out; they change nothing that is served.
 
         Raises:
             ValueError: any other key is unknown, or a number is outside its range.
         """
-        unknown = set(data) - {f.name for f in fields(cls)}
+        unknown = set(data) - {f.name for f in fields(cls)} - _RETIRED
         if unknown:
             raise ValueError(f"unknown training settings: {', '.join(sorted(unknown))}")
-        values = dict(data)
+        values = {name: value for name, value in data.items() if name not in _RETIRED}
         if "lora_targets" in values:
             values["lora_targets"] = tuple(values["lora_targets"])
         bounds = {f.name for f in fields(GateConfig)}

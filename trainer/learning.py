@@ -30,7 +30,6 @@ class Learner:
     Args:
         model: the base model with the adapter attached.
         adapter: the adapter's parameters by checkpoint name.
-        shared: whether the adapter and what users share may change; otherwise not by one bit.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
         state: what `state` gave after the round before; parameters it does not know start afresh.
     """
@@ -44,22 +43,17 @@ class Learner:
         references: Mapping[int, float],
         config: TrainConfig,
         state: Mapping[str, Tensor],
-        shared: bool = True,
     ) -> None:
         self._model = model
         self._adapter = list(adapter.values())
         self._users = users
         self._references = references
         self._config = config
-        self._shared = shared
         common, own = users.shared_parameters(), users.own_parameters()
-        self._vectors = [*common.values(), *own.values()] if shared else list(own.values())
-        self._parameters = {f"vectors/{name}": p for name, p in own.items()}
-        if shared:
-            self._parameters |= {f"adapter/{name}": p for name, p in adapter.items()}
-            self._parameters |= {f"vectors/{name}": p for name, p in common.items()}
-        for parameter in common.values():
-            parameter.requires_grad_(shared)
+        self._vectors = [*common.values(), *own.values()]
+        self._common = [*self._adapter, *common.values()]
+        self._parameters = {f"adapter/{name}": p for name, p in adapter.items()}
+        self._parameters |= {f"vectors/{name}": p for name, p in (common | own).items()}
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": self._adapter, "lr": config.learning_rate_adapter},
@@ -71,25 +65,26 @@ class Learner:
         self._carried = dict(state)
         self._restore()
 
-    def step(self, batch: Sequence[PairRows], *, adapter: bool = True) -> dict[str, float]:
+    def step(self, batch: Sequence[PairRows], *, shared: bool = True) -> dict[str, float]:
         """One optimizer step on the mean loss of `batch`; the step's figures, by name.
 
         Memory is bounded by `forward_tokens` (or one pair); the gradient is the whole batch's.
 
         Args:
-            adapter: whether the adapter learns too; without, its momentum rests as well.
+            shared: whether the adapter and what users share learn too. Without, they do not change
+                by one bit, their momentum rests, and each user's own term is computed alone.
 
         Raises:
             RoundFailed: loss or gradient is not finite; nothing was changed.
         """
         self._optimizer.zero_grad()
         # Without a gradient AdamW passes a parameter by, and nothing is computed for it.
-        for parameter in self._adapter:
-            parameter.requires_grad_(self._shared and adapter)
+        for parameter in self._common:
+            parameter.requires_grad_(shared)
         groups = by_budget([p.tokens for p in batch], max_tokens=self._config.forward_tokens)
         parts = []
         for group in groups:
-            terms = self._terms([batch[i] for i in group])
+            terms = self._terms([batch[i] for i in group], shared)
             torch.autograd.backward(terms.loss.sum() / len(batch))
             parts.append(terms)
         figures = _figures(parts)
@@ -122,13 +117,13 @@ class Learner:
                     if value is not None
                 }
 
-    def _terms(self, pairs: Sequence[PairRows]) -> PDpoTerms:
+    def _terms(self, pairs: Sequence[PairRows], shared: bool) -> PDpoTerms:
         # One tensor per user and call: rows of one prompt and one prefix are computed together.
         own = {user: self._users.prefix(user) for user in {p.pair.user_id for p in pairs}}
         mine = [own[p.pair.user_id] for p in pairs]
         rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
         prefixes = mine + mine
-        pooled = self._config.alpha < 1
+        pooled = shared and self._config.alpha < 1
         if pooled:
             rows += [p.generic_chosen for p in pairs] + [p.generic_rejected for p in pairs]
             prefixes += [self._users.prefix(None)] * (2 * len(pairs))

@@ -193,7 +193,7 @@ def p_dpo(
 
     Args:
         personal, generic, reference: summed log-probs under u, under u₀ and under π_ref; `generic`
-            may be None with α = 1.
+            is None where users learn alone, by their own term.
         tokens: lengths of both responses.
     """
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, attached, initial_adapter
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
-from trainer.batching import PairRows, epoch_batches, pair_rows
+from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
@@ -128,7 +128,6 @@ def run_round(
             references=references,
             config=recipe,
             state=parent.optimizer,
-            shared=whole,
         )
         started = clock()
         curve = _train(
@@ -242,20 +241,13 @@ def _train(
     report: Report,
     clock: Callable[[], float],
 ) -> list[dict[str, float]]:
-    steps = config.epochs * -(-len(pairs) // config.batch_pairs)
-    batches = (
-        (epoch, batch)
-        for epoch in range(config.epochs)
-        for batch in epoch_batches(
-            len(pairs), config.batch_pairs, seed=f"{config.seed}/{round_id}/{epoch}"
-        )
-    )
+    batches = list(passes(len(pairs), config, seed=f"{config.seed}/{round_id}"))
+    steps = len(batches)
     curve: list[dict[str, float]] = []
-    for step, (epoch, batch) in enumerate(batches, start=1):
+    for step, (epoch, batch, shared) in enumerate(batches, start=1):
         started = clock()
         try:
-            some = [pairs[i] for i in batch]
-            figures = learner.step(some, adapter=epoch >= config.adapter_from_epoch)
+            figures = learner.step([pairs[i] for i in batch], shared=shared)
         except RoundFailed as error:
             raise RoundFailed(f"{error} at step {step} of {steps}") from error
         curve.append({"step": step, "epoch": epoch, **figures, "s": clock() - started})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.learning_arms import train, untrained, without_users
+from benchmarks.learning_arms import as_everybody, train, untrained
+from benchmarks.learning_judge import winrate
 from benchmarks.learning_report import goals, prequential, read_trials, report
-from benchmarks.learning_trial import Plan, Trial, winrate
+from benchmarks.learning_trial import Plan, State, Trial
 from benchmarks.learning_world import World, Written, preference, questions
 from benchmarks.sections import put_between
 from tests.trainer.conftest import CONFIG, base, tokenizer  # noqa: F401 - fixtures
@@ -28,7 +30,6 @@ PLAN = Plan(
     replay=0.5,
     shared=0.5,
     varied=1.0,
-    vectors_only=False,
     own_adapters=True,
     seed=3,
 )
@@ -38,12 +39,11 @@ PLAN = Plan(
 def trial(base: LanguageModel, request: pytest.FixtureRequest) -> dict[str, Any]:  # noqa: F811
     world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
     asked = questions(tuning=True, held_out=2, seed=3)
-    config = replace(CONFIG, epochs=1)
-    plan = replace(PLAN, vectors_only=request.param)
-    results = Trial(world, plan, asked, config, lambda _message: None).run()
+    config = replace(CONFIG, epochs=1, own_epochs=int(request.param))
+    results = Trial(world, PLAN, asked, config, say=lambda _message: None).run()
     return {
         "machine": "a test",
-        "plan": asdict(plan),
+        "plan": asdict(PLAN),
         "held_out": 2,
         "new_tokens": 12,
         "questions": asked.held_out,
@@ -86,15 +86,27 @@ def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
         assert (tmp_path / "figures" / f"learning-tiny-{name}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(
-    ("shared", "adapter", "moved"),
-    [(False, False, {"offsets"}), (True, False, {"offsets", "generic"}), (True, True, None)],
-)
+def test_a_trial_goes_on_where_it_stood(base: LanguageModel) -> None:  # noqa: F811
+    world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
+    asked = questions(tuning=True, held_out=2, seed=3)
+    states: list[bytes] = []
+
+    def trial(state: State | None = None) -> Trial:
+        config = replace(CONFIG, epochs=1)
+        return Trial(world, PLAN, asked, config, say=lambda _message: None, state=state)
+
+    whole = trial().run(lambda state: states.append(pickle.dumps(state)))
+    continued = trial(pickle.loads(states[0])).run()
+    assert pickle.loads(states[0]).rounds == 1
+    assert (continued.choices, continued.judged) == (whole.choices, whole.judged)
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
 def test_what_is_to_rest_rests_bit_for_bit(
     base: LanguageModel,  # noqa: F811
-    shared: bool,
-    adapter: bool,
-    moved: set[str] | None,
+    alone: bool,
+    everybody: bool,
 ) -> None:
     world = World(base, PromptFormat(base.tokenizer, CONFIG.prefix_tokens), 12, 1024)
     pair = preference(
@@ -103,22 +115,14 @@ def test_what_is_to_rest_rests_bit_for_bit(
     assert pair is not None
     rows = [world.rows(pair)]
     before = untrained(base, CONFIG)
-    after, seconds = train(
-        base,
-        before,
-        rows,
-        world.references(rows),
-        without_users(CONFIG),
-        learning=[7],
-        seed="s",
-        shared=shared,
-        adapter=adapter,
-    )
+    config = replace(CONFIG, own_epochs=CONFIG.epochs if alone else 0)
+    references = world.references(rows)
+    judged = as_everybody(rows) if everybody else rows
+    after, seconds = train(base, before, judged, references, config, seed="s")
     assert seconds > 0
-    changed = {name for name in before.users if not _same(before.users[name], after.users[name])}
-    rested = all(torch.equal(before.adapter[name], after.adapter[name]) for name in before.adapter)
-    assert changed - {"user_ids"} == (moved or {"offsets", "generic"})
-    assert rested is (moved is not None)
+    assert after.users["user_ids"].tolist() == [1 if everybody else 7]
+    assert _same(before.users["generic"], after.users["generic"]) is alone
+    assert all(_same(before.adapter[k], after.adapter[k]) for k in before.adapter) is alone
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

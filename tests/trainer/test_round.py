@@ -356,24 +356,28 @@ def test_a_vector_round_changes_nothing_but_its_own_users_by_one_bit(
     assert load_version(path, base_identity=IDENTITY).config == recipe
 
 
-def test_the_adapter_may_join_in_after_the_vectors(
+def test_what_is_shared_may_join_in_after_the_vectors(
     base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
 ) -> None:
-    path = Path(run(base, round_request(config=replace(recipe, adapter_from_epoch=3))).artifact)
+    result = run(base, round_request(config=replace(recipe, own_epochs=3)))
+    path = Path(result.artifact)
     parts = [load_file(p / artifacts.ADAPTER_WEIGHTS) for p in (initial, path)]
     assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
     assert not any(k.startswith("adapter/") for k in load_file(path / artifacts.TRAINER_STATE))
     vectors = [load_version(p, base_identity=IDENTITY).vectors for p in (initial, path)]
-    assert not torch.equal(vectors[0].generic, vectors[1].generic)
+    assert torch.equal(vectors[0].generic, vectors[1].generic)
+    assert not any(torch.equal(v, vectors[1].generic) for v in vectors[1].personal.values())
+    assert not any("accuracy_generic" in step for step in result.curve)
 
     late = initial.parent / "late"
-    run(base, round_request(config=replace(recipe, adapter_from_epoch=2), output=str(late)))
+    result = run(base, round_request(config=replace(recipe, own_epochs=2), output=str(late)))
     steps = {
         float(v)
         for k, v in load_file(late / artifacts.TRAINER_STATE).items()
         if k.endswith("/step") and k.startswith("adapter/")
     }
     assert steps == {2.0}  # 8 pairs / 4 in the last of 3 epochs
+    assert ["accuracy_generic" in step for step in result.curve] == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("loss", ["ipo", "robust", "hinge"])
