@@ -22,6 +22,7 @@ from db.queries import desk as desk_queries
 from db.session import Database
 
 VERDICTS = ("a", "b", "tie", "both_bad", "skip")
+_PREFERENCES = ("a", "b")
 _MAX_REASON_CHARS = 500
 _UNKNOWN_VERDICT = "That is not one of the answers."
 _UNKNOWN_STRENGTH = "The strength is either slightly or clearly."
@@ -29,7 +30,8 @@ _NOT_YOURS = "This pair is not yours to judge. Here is your own."
 _ANSWERED = "You have answered this pair already. Here is the next one."
 _REASON_LENGTH = "A reason has 1 to {most} characters."
 _NOT_YOUR_CHOICE = "That choice is not yours."
-_CHOICE_CHANGED = "That choice has changed since. Your reason was not added."
+_CHOICE_CHANGED = "That choice has changed since. Nothing was added to it."
+_NO_STRENGTH = "Only a preference can be clear."
 _NOTHING_TO_UNDO = "There is nothing to undo."
 
 
@@ -107,6 +109,21 @@ class Choosing:
             old = self._standing(session, user_id, choice_id)
             new = self._successor(session, old, old.verdict)
             new.strength, new.decided_ms, new.reason = old.strength, old.decided_ms, trimmed
+        return new.id
+
+    def strengthen(self, user_id: int, choice_id: int) -> int:
+        """Say afterwards that it was clear: superseded by the same verdict; returns its id.
+
+        Raises:
+            NotFound: no such choice of this user. Conflict: it does not stand any more.
+            InvalidInput: it preferred neither response.
+        """
+        with _one_answer(), self._database.write() as session:
+            old = self._standing(session, user_id, choice_id)
+            if old.verdict not in _PREFERENCES:
+                raise InvalidInput(_NO_STRENGTH)
+            new = self._successor(session, old, old.verdict)
+            new.strength, new.decided_ms, new.reason = 2, old.decided_ms, old.reason
         return new.id
 
     def undo(self, user_id: int) -> ComparisonView:

@@ -18,6 +18,7 @@ from backend.preferences import DeskPreferences
 from ui import layout
 from ui.compare_handlers import Handlers
 from ui.compare_parts import Parts, draw
+from ui.compare_wishes import Wishes
 
 _CHIP_REFRESH_S = 4.0
 _STREAMS_AT_ONCE = 16
@@ -47,7 +48,7 @@ def build_compare(
         _wire_pair(page, parts, handlers)
         _wire_choices(parts, handlers)
         _wire_asking(parts, handlers)
-        _wire_preferences(parts, handlers)
+        _wire_wishes(parts, Wishes(parts, preferences, accounts))
     return page
 
 
@@ -88,6 +89,7 @@ def _wire_choices(parts: Parts, handlers: Handlers) -> None:
     parts.never.click(handlers.never_again, hidden.comparison_id, parts.after_choice, **_DIRECT)
     for reason, button in thanks.reasons.items():
         button.click(handlers.explainer(reason), hidden.choice_id, parts.after_choice, **_DIRECT)
+    thanks.clearly.click(handlers.strengthen, hidden.choice_id, parts.after_choice, **_DIRECT)
     thanks.other.click(lambda: gr.Textbox(visible=True), None, thanks.other_text, **_DIRECT)
     thanks.other_text.submit(
         handlers.explain_freely,
@@ -114,10 +116,10 @@ def _wire_asking(parts: Parts, handlers: Handlers) -> None:
     )
 
 
-def _wire_preferences(parts: Parts, handlers: Handlers) -> None:
+def _wire_wishes(parts: Parts, wishes: Wishes) -> None:
     topics = parts.topics
     opened = [topics.panel, topics.liked, parts.notice]
-    parts.topics_open.click(handlers.open_topics, None, opened, **_DIRECT)
-    topics.liked.input(handlers.like, topics.liked, parts.notice, **_DIRECT)
+    parts.topics_open.click(wishes.open_topics, None, opened, **_DIRECT)
+    topics.liked.input(wishes.like, topics.liked, parts.notice, **_DIRECT)
     topics.done.click(lambda: gr.Column(visible=False), None, topics.panel, **_DIRECT)
-    parts.help.use_keys.input(handlers.use_keys, parts.help.use_keys, parts.notice, **_DIRECT)
+    parts.help.use_keys.input(wishes.use_keys, parts.help.use_keys, parts.notice, **_DIRECT)

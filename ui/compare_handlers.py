@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -23,6 +23,7 @@ from ui.session import Attempt, signed_in
 Updates = dict[Any, Any]
 
 PREFERENCES = ("a", "b")
+_CLEARLY = 2
 _SAVED = "Saved."
 _SKIPPED = "Skipped."
 _REFUSED = "You will not get this prompt again."
@@ -134,7 +135,8 @@ class Handlers:
                     request,
                     lambda user: self._desk.choose(user, comparison_id, verdict, strength),
                     _SKIPPED if verdict == "skip" else _SAVED,
-                    explainable=verdict in PREFERENCES,
+                    verdict,
+                    strength,
                 )
             if making_key is None:
                 return self._say(_STILL_WRITING)
@@ -158,7 +160,8 @@ class Handlers:
                 user, comparison_id, verdict, strength if verdict in PREFERENCES else None
             ),
             _SAVED_KEPT,
-            explainable=verdict in PREFERENCES,
+            verdict,
+            strength,
         )
 
     def never_again(self, comparison_id: int | None, request: gr.Request) -> Updates:
@@ -169,7 +172,7 @@ class Handlers:
             request,
             lambda user: self._desk.never_again(user, comparison_id),
             _REFUSED,
-            explainable=False,
+            "skip",
         )
 
     def explainer(self, reason: str) -> Callable[..., Updates]:
@@ -186,41 +189,35 @@ class Handlers:
         """A reason in the user's own words."""
         return self._explain(choice_id, reason or "", None, request)
 
+    def strengthen(self, choice_id: int | None, request: gr.Request) -> Updates:
+        """It was clear: for those who hold no Shift key."""
+        with Attempt() as attempt:
+            user = signed_in(request, self._accounts)
+            if choice_id is None:
+                return self._say(None)
+            return {
+                self._parts.hidden.choice_id: self._desk.strengthen(user.id, choice_id),
+                self._parts.thanks.clearly: _clearly(given=True),
+                **self._say(None),
+            }
+        return self._say(attempt.message)
+
     def undo(self, request: gr.Request) -> Updates:
         """The last choice withdrawn, its pair shown again."""
         with Attempt() as attempt:
             user = signed_in(request, self._accounts)
             view = self._desk.undo(user.id)
-            thanks = self._thanks(None, "", explainable=False)
+            thanks = self._thanks(None, "")
             return {**self._show(view), **thanks, **self._status(user.id, request)}
         return self._say(attempt.message)
 
-    def open_topics(self, request: gr.Request) -> Updates:
-        """The panel with the user's topics."""
-        with Attempt() as attempt:
-            wishes = self._preferences.of(signed_in(request, self._accounts).id)
-            return {
-                self._parts.topics.panel: gr.Column(visible=True),
-                self._parts.topics.liked: gr.CheckboxGroup(
-                    choices=[(topic, topic) for topic in wishes.topics], value=list(wishes.liked)
-                ),
-            }
-        return self._say(attempt.message)
-
-    def like(self, topics: Sequence[str], request: gr.Request) -> Updates:
-        """Kept at once, topic by topic."""
-        with Attempt() as attempt:
-            self._preferences.like(signed_in(request, self._accounts).id, topics)
-        return self._say(attempt.message)
-
-    def use_keys(self, on: bool, request: gr.Request) -> Updates:
-        """Keys on or off, for this user on every machine."""
-        with Attempt() as attempt:
-            self._preferences.use_keys(signed_in(request, self._accounts).id, on)
-        return self._say(attempt.message)
-
     def _after(
-        self, request: gr.Request, act: Callable[[int], int], said: str, *, explainable: bool
+        self,
+        request: gr.Request,
+        act: Callable[[int], int],
+        said: str,
+        verdict: str,
+        strength: int | None = None,
     ) -> Updates:
         """Do what makes a choice, then show the next pair and what became of the last."""
         with Attempt() as attempt:
@@ -228,8 +225,8 @@ class Handlers:
             thanks: Updates = {}
             with Attempt() as choosing:
                 choice_id = act(user_id)
-                said = self._told(user_id, choice_id, said) if explainable else said
-                thanks = self._thanks(choice_id, said, explainable=explainable)
+                said = self._told(user_id, choice_id, verdict, said)
+                thanks = self._thanks(choice_id, said, verdict, strength)
             return {
                 **self._next(user_id),
                 **thanks,
@@ -248,19 +245,19 @@ class Handlers:
             user_id = signed_in(request, self._accounts).id
             self._drawing.pop(str(request.session_hash), None)
             choice_id = self._desk.choose_early(user_id, making_key, verdict, strength)
-            explainable = verdict in PREFERENCES
-            said = _SKIPPED if verdict == "skip" else self._told(user_id, choice_id, _SAVED)
+            said = _SKIPPED if verdict == "skip" else _SAVED
+            said = self._told(user_id, choice_id, verdict, said)
             return {
                 **self._show(EMPTY_VIEW),
-                **self._thanks(choice_id, said, explainable=explainable),
+                **self._thanks(choice_id, said, verdict, strength),
                 **self._status(user_id, request),
                 self._parts.hidden.wanted: time.monotonic_ns(),
             }
         return {**self._say(attempt.message), self._parts.hidden.wanted: time.monotonic_ns()}
 
-    def _told(self, user_id: int, choice_id: int, said: str) -> str:
-        """With whose side was whose, if the study tells."""
-        whose = self._desk.reveal(user_id, choice_id)
+    def _told(self, user_id: int, choice_id: int, verdict: str, said: str) -> str:
+        """With whose side was whose, if the study tells; a skip leaves the pair as it is."""
+        whose = self._desk.reveal(user_id, choice_id) if verdict != "skip" else None
         return said if whose is None else f"{said} {TOLD[whose]}"
 
     def _explain(
@@ -347,12 +344,15 @@ class Handlers:
             parts.notice: "",
         }
 
-    def _thanks(self, choice_id: int | None, said: str, *, explainable: bool) -> Updates:
+    def _thanks(
+        self, choice_id: int | None, said: str, verdict: str = "", strength: int | None = None
+    ) -> Updates:
         """The line under the pair about the choice just made; None: there is none."""
         thanks = self._parts.thanks
         return {
             thanks.saved: said,
-            thanks.why: gr.Row(visible=explainable),
+            thanks.why: gr.Row(visible=verdict in PREFERENCES),
+            thanks.clearly: _clearly(given=strength == _CLEARLY),
             thanks.other: gr.Button(variant="secondary"),
             thanks.other_text: gr.Textbox(visible=False, value=""),
             self._parts.hidden.choice_id: choice_id,
@@ -378,3 +378,7 @@ class Handlers:
 
     def _say(self, message: str | None) -> Updates:
         return {self._parts.notice: plain(message or "")}
+
+
+def _clearly(*, given: bool) -> gr.Button:
+    return gr.Button(variant="primary" if given else "secondary", interactive=not given)

@@ -16,6 +16,7 @@ _OTHER_REASON = "other …"
 _OTHER_REASON_LABEL = "Another reason, in your own words"
 _OTHER_REASON_HINT = "in your own words"
 _WHY = "Why was the last one better?"
+_CLEAR = "clearly better"
 _REPLY = "Reply to it"
 _VERDICTS = (("a", "A is better"), ("tie", "Tie"), ("both_bad", "Both bad"), ("b", "B is better"))
 _SKIP, _UNDO, _STOP, _AGAIN = "Skip", "Undo", "Stop writing", "Try again"
@@ -92,12 +93,13 @@ class Thanks:
     reasons: dict[str, gr.Button]
     other: gr.Button
     other_text: gr.Textbox
+    clearly: gr.Button
     reply: gr.Button
 
     @property
     def all(self) -> list[Any]:
         """What a choice sets."""
-        parts = [self.saved, self.why, self.other, self.other_text, self.reply]
+        parts = [self.saved, self.why, self.other, self.other_text, self.clearly]
         return [*parts, *self.reasons.values()]
 
 
@@ -238,6 +240,7 @@ def _thanks() -> Thanks:
     with gr.Row(elem_id="thanks"):
         saved = gr.Markdown("", elem_id="saved")
         with gr.Row(elem_id="why", visible=False) as why:
+            clearly = gr.Button(_CLEAR, elem_classes=["reason"], elem_id="was-clear")
             gr.HTML(_WHY, elem_id="why-label")
             reasons = {r: gr.Button(r, elem_classes=["reason"]) for r in REASONS}
             other = gr.Button(_OTHER_REASON, elem_classes=["reason"], elem_id="reason-other")
@@ -252,7 +255,7 @@ def _thanks() -> Thanks:
                 elem_id="reason-text",
             )
             reply = gr.Button(_REPLY, elem_id="reply")
-    return Thanks(saved, why, reasons, other, other_text, reply)
+    return Thanks(saved, why, reasons, other, other_text, clearly, reply)
 
 
 def _hidden() -> Hidden:

@@ -382,6 +382,25 @@ def test_an_empty_response_is_written_again(make_house: MakeHouse) -> None:
         house.desk.write_again(user, pair, "B")
 
 
+def test_it_was_clear_after_all(make_house: MakeHouse) -> None:
+    house = make_house()
+    user, other = house.user("mia"), house.user("ben")
+    pair = comparison_id(last(house.desk.stream(user)))
+    choice = house.desk.explain(user, house.desk.choose(user, pair, "b", 1), "shorter")
+    with pytest.raises(NotFound):
+        house.desk.strengthen(other, choice)
+    house.desk.strengthen(user, choice)
+    with house.database.read() as session:
+        standing = queries.effective_choice(session, pair)
+    assert standing is not None
+    assert (standing.verdict, standing.strength, standing.reason) == ("b", 2, "shorter")
+    with pytest.raises(Conflict):
+        house.desk.strengthen(user, choice)
+    tie = house.desk.choose(user, comparison_id(last(house.desk.stream(user))), "tie")
+    with pytest.raises(InvalidInput):
+        house.desk.strengthen(user, tie)
+
+
 def test_another_version_writes_nothing_again(make_house: MakeHouse, tmp_path: Path) -> None:
     house = make_house()
     user = house.user("mia")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from dev.running import RunningApp
 from tests.backend.people import GOOD
@@ -66,6 +66,21 @@ def test_a_reason_in_ones_own_words(guest: Guest, stored: Stored) -> None:
     page.keyboard.press("Enter")
     expect(box).to_have_count(0)
     assert stored.standing(name_of(page)) == [("a", 1, "1 <b>fewer</b> adjectives, u see?")]
+
+
+def test_clearly_without_a_shift_key(guest: Guest, stored: Stored) -> None:
+    page = guest()
+    page.locator("#choose-a").click()
+    counted(page, 1)
+    page.get_by_role("button", name="clearly better", exact=True).click()
+    expect(page.locator("#was-clear")).to_be_disabled()
+    page.get_by_role("button", name="clearer").click()
+    expect(page.get_by_role("button", name="clearer")).to_be_disabled()
+    assert stored.standing(name_of(page)) == [("a", 2, "clearer")]
+    settled(page)
+    page.locator("#choose-b").click()
+    counted(page, 2)
+    expect(page.locator("#was-clear")).to_be_enabled()
 
 
 def test_a_reply_goes_on_with_the_preferred_response(guest: Guest, stored: Stored) -> None:
@@ -212,10 +227,18 @@ def test_a_session_that_ended_in_mid_choice(
     _fill(page, "paula")
     settled(page)
     before = page.locator("#prompt h1").inner_text()
+
+    def only_what_is_sent(route: Route) -> None:
+        # The status line asks without sending anything, and would find the session gone first.
+        if route.request.post_data_json["data"]:
+            route.continue_()
+
+    page.route("**/gradio_api/run/**", only_what_is_sent)
     page.context.clear_cookies()
     page.keyboard.press("1")
     expect(page).to_have_url(re.compile(r"/login$"))
     assert stored.standing("paula") == []
+    page.unroute_all()
     _fill(page, "paula")
     expect(page.locator("#saved")).to_contain_text("from before was saved")
     counted(page, 1)
