@@ -16,7 +16,7 @@ import assembly
 from backend import startup
 from backend.engines.echo import EchoEngine
 from backend.settings import Settings
-from tests.ui.conftest import DESKTOP, settled
+from tests.ui.conftest import DESKTOP, Stored, settled
 
 # The app runs in this very process: what Gradio 6.31 asks of pandas 3 is not ours to mend.
 pytestmark = [
@@ -94,15 +94,21 @@ def test_a_choice_may_be_made_while_both_are_written(slow: Page) -> None:
         expect(slow.locator("#prompt h1")).to_be_visible()
 
 
-def test_stopping_keeps_the_texts_and_lets_choose(slow: Page) -> None:
+def test_stopping_keeps_the_texts_and_lets_choose(slow: Page, tmp_path: Path) -> None:
     slow.locator("#stop").click()
     expect(slow.locator("#undo")).to_be_enabled()
     expect(slow.locator("#stop")).to_have_count(0)
-    texts = slow.locator("#pair").inner_text()
+    texts = Stored(tmp_path / "attune.db").rows(
+        "SELECT r.text FROM responses r JOIN comparisons c ON c.id = r.comparison_id"
+        " WHERE c.stopped_at IS NOT NULL ORDER BY r.side"
+    )
     prompt = slow.locator("#prompt h1").inner_text()
-    slow.reload()
-    expect(slow.locator("#undo")).to_be_enabled()
-    assert slow.locator("#pair").inner_text() == texts
+    for again in (False, True):
+        if again:
+            slow.reload()
+            expect(slow.locator("#undo")).to_be_enabled()
+        for side, (text,) in zip("ab", texts, strict=True):
+            expect(slow.locator(f"#response-{side}")).to_have_text(text)
     slow.locator("#choose-b").click()
     expect(slow.locator("#count")).to_have_text("1 of 20 today")
     expect(slow.locator("#prompt h1")).not_to_have_text(prompt)
