@@ -17,9 +17,9 @@ HOW = "How this is measured"
 HOW_TEXT = (
     "Before it learns from a choice, the model is asked towards which of the two answers it leans "
     "for you, compared with the untouched base model. The figure is the share of choices where "
-    "that was the one you took; where it leans to neither, half. “Everyone’s” is the same question without knowing that it is "
-    "you, “someone else’s” as if you were another user drawn at random. The range holds however "
-    "often you look; while it is learning, it is about the average so far."
+    "that was the one you took; where it leans to neither, half. “Everyone’s” is the same question "
+    "without knowing that it is you, “someone else’s” as if you were another user drawn at random. "
+    "The range holds however often you look; while it is learning, it is about the average so far."
 )
 BLIND = "Blind test"
 WORDS = "In your words"
