@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -230,7 +231,8 @@ def test_a_session_that_ended_in_mid_choice(
 
     def only_what_is_sent(route: Route) -> None:
         # The status line asks without sending anything, and would find the session gone first.
-        if route.request.post_data_json["data"]:
+        sent: Any = route.request.post_data_json
+        if sent["data"]:
             route.continue_()
 
     page.route("**/gradio_api/run/**", only_what_is_sent)
