@@ -19,7 +19,7 @@ from backend.making import Maker
 from backend.plans import Shares
 from backend.repeats import Repeats
 from backend.versions import Versions
-from db.models import User
+from db.models import Comparison, User
 from db.session import Database
 from tests.conftest import Clock
 
@@ -92,3 +92,17 @@ def last(views: Iterator[ComparisonView]) -> ComparisonView:
 def comparison_id(view: ComparisonView) -> int:
     assert view.comparison_id is not None
     return view.comparison_id
+
+
+def row(house: House, comparison: int) -> Comparison:
+    """The comparison as it is stored."""
+    with house.database.read() as session:
+        return session.get_one(Comparison, comparison)
+
+
+def judge(house: House, user: int, verdict: str = "a") -> ComparisonView:
+    """The next pair, chosen after two seconds."""
+    view = last(house.desk.stream(user))
+    house.clock.forward(seconds=2)
+    house.desk.choose(user, comparison_id(view), verdict)
+    return view

@@ -12,15 +12,13 @@ from backend import round_input
 from backend.comparison_views import ComparisonView
 from backend.engines.base import Condition
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.insights import Insights
 from backend.preferences import DeskPreferences, Today
 from backend.prompts import OWN_TOPIC
-from db.models import Choice, Comparison, Prompt, Response
+from db.models import Choice, Prompt, Response
 from db.queries import comparisons as queries
 from db.queries import evidence as evidence_queries
-from db.queries import rounds as round_queries
 from db.session import Database
-from tests.backend.echo_house import House, comparison_id, last, open_house
+from tests.backend.echo_house import House, comparison_id, judge, last, open_house, row
 from tests.conftest import Clock
 
 MakeHouse = Callable[..., House]
@@ -45,18 +43,6 @@ def _some_of(views: Iterator[ComparisonView]) -> ComparisonView:
     return next(view for view in views if view.judgeable)
 
 
-def _row(house: House, comparison: int) -> Comparison:
-    with house.database.read() as session:
-        return session.get_one(Comparison, comparison)
-
-
-def _judge(house: House, user: int, verdict: str = "a") -> ComparisonView:
-    view = last(house.desk.stream(user))
-    house.clock.forward(seconds=2)
-    house.desk.choose(user, comparison_id(view), verdict)
-    return view
-
-
 def test_a_choice_ends_the_writing_and_keeps_what_there_was(make_house: MakeHouse) -> None:
     house = make_house(word_delay_s=0.05)
     user = house.user("mia")
@@ -70,7 +56,7 @@ def test_a_choice_ends_the_writing_and_keeps_what_there_was(make_house: MakeHous
         choice = session.get_one(Choice, choice_id)
         texts = session.scalars(select(Response).order_by(Response.side)).all()
     assert (choice.verdict, choice.strength, choice.decided_ms) == ("a", 2, 4000)
-    assert _row(house, choice.comparison_id).stopped_at is not None
+    assert row(house, choice.comparison_id).stopped_at is not None
     for text, response in zip((seen.text_a, seen.text_b), texts, strict=True):
         assert response.text.startswith(text)
         assert len(response.token_ids) == len(response.text.split()), "tokens of what was shown"
@@ -94,7 +80,7 @@ def test_stopping_leaves_a_pair_to_choose(make_house: MakeHouse) -> None:
     final = last(views)
     assert final.complete
     assert final.text_a.startswith(seen.text_a)
-    assert _row(house, comparison_id(final)).stopped_at is not None
+    assert row(house, comparison_id(final)).stopped_at is not None
     house.desk.choose(user, comparison_id(final), "b")
 
 
@@ -123,7 +109,7 @@ def test_a_whole_pair_was_not_stopped(make_house: MakeHouse) -> None:
     assert key is not None
     # The click was on its way when the writing ended.
     house.desk.choose_early(user, key, "a")
-    assert _row(house, comparison_id(views[-1])).stopped_at is None
+    assert row(house, comparison_id(views[-1])).stopped_at is None
 
 
 def test_progress_tells_what_is_usual(make_house: MakeHouse) -> None:
@@ -132,7 +118,7 @@ def test_progress_tells_what_is_usual(make_house: MakeHouse) -> None:
     first = next(house.desk.stream(user))
     assert first.progress is not None
     assert first.progress.usual_s is None
-    _judge(house, user)
+    judge(house, user)
     progress = next(house.desk.stream(user)).progress
     assert progress is not None
     assert progress.usual_s is not None
@@ -147,7 +133,7 @@ def test_a_follow_up_goes_on_with_the_chosen_response(make_house: MakeHouse) -> 
     second = last(house.desk.follow_up(user, choice, "And a bird?"))
     assert [turn["content"] for turn in second.earlier] == ["Name a tree.", first.text_b]
     assert (second.prompt, second.topic) == ("And a bird?", OWN_TOPIC)
-    assert _row(house, comparison_id(second)).continues_id == first.comparison_id
+    assert row(house, comparison_id(second)).continues_id == first.comparison_id
     assert house.desk.ready(user) == second, "also after a reload"
     choice = house.desk.choose(user, comparison_id(second), "a")
     third = last(house.desk.follow_up(user, choice, "Why?"))
@@ -189,13 +175,13 @@ def test_never_again_and_undo(make_house: MakeHouse) -> None:
     with pytest.raises(NotFound):
         house.desk.never_again(other, comparison_id(refused))
     house.desk.never_again(user, comparison_id(refused))
-    shown = [_judge(house, user, "skip").prompt for _ in range(3)]
+    shown = [judge(house, user, "skip").prompt for _ in range(3)]
     assert refused.prompt not in shown
     for _ in range(4):
         house.desk.undo(user)
         house.clock.forward(seconds=1)
     for _ in range(5):
-        shown.append(_judge(house, user, "tie").prompt)
+        shown.append(judge(house, user, "tie").prompt)
     assert refused.prompt in shown
 
 
@@ -208,7 +194,7 @@ def test_liked_topics_come_more_often(make_house: MakeHouse) -> None:
         preferences.like(user, ["weather on Mars"])
     preferences.like(user, [topic, topic])
     assert preferences.of(user).liked == (topic,)
-    topics = [_judge(house, user).topic for _ in range(10)]
+    topics = [judge(house, user).topic for _ in range(10)]
     assert topics.count(topic) >= 5
     preferences.like(user, [])
     assert preferences.of(user).liked == ()
@@ -229,8 +215,8 @@ def test_today_begins_where_the_user_lives(make_house: MakeHouse) -> None:
     house = make_house()
     user = house.user("mia")
     preferences = DeskPreferences(house.database, clock=house.clock, daily_goal=20)
-    _judge(house, user)  # at noon UTC
-    _judge(house, user, "skip")
+    judge(house, user)  # at noon UTC
+    judge(house, user, "skip")
     assert preferences.today(user) == Today(done=1, goal=20)
     house.clock.forward(hours=10)  # 22:00
     assert preferences.today(user).done == 1
@@ -241,73 +227,13 @@ def test_today_begins_where_the_user_lives(make_house: MakeHouse) -> None:
     assert preferences.today(user, 10**9).done == 1, "no clock is further ahead than 14 hours"
 
 
-def test_a_repeat_is_the_same_pair_turned_round(make_house: MakeHouse) -> None:
-    house = make_house(repeat_share=0.5)
-    user = house.user("mia")
-    shown = [_judge(house, user) for _ in range(24)]
-    with house.database.read() as session:
-        repeats = session.scalars(
-            select(Comparison).where(Comparison.repeat_of_id.is_not(None))
-        ).all()
-    by_id = {view.comparison_id: view for view in shown}
-    assert len(repeats) > 2
-    assert len({repeat.repeat_of_id for repeat in repeats}) == len(repeats), "each once"
-    for repeat in repeats:
-        first, again = by_id[repeat.repeat_of_id], by_id[repeat.id]
-        assert (again.prompt, again.text_a, again.text_b) == (
-            first.prompt,
-            first.text_b,
-            first.text_a,
-        )
-        apart = [view.comparison_id for view in shown]
-        assert apart.index(repeat.id) - apart.index(repeat.repeat_of_id) > 10
-
-
-def test_a_repeat_is_never_learnt_from(make_house: MakeHouse) -> None:
-    house = make_house(repeat_share=0.5)
-    user = house.user("mia")
-    for _ in range(24):
-        _judge(house, user)
-    with house.database.read() as session:
-        repeats = set(
-            session.scalars(select(Comparison.id).where(Comparison.repeat_of_id.is_not(None)))
-        )
-        waiting = round_queries.waiting_choices(session, house.clock.now)
-        unscored = evidence_queries.to_score(session, house.engine.model_identity, [], 100)
-        held_out = round_queries.held_out_choices(session, 100, house.clock.now)
-        purposes = {choice.comparison_id: purpose for choice, purpose in waiting}
-    assert repeats
-    assert {purposes[each] for each in repeats} == {"repeat"}
-    assert all(purpose != "repeat" for each, purpose in purposes.items() if each not in repeats)
-    assert not repeats & {choice.comparison_id for choice in (*unscored, *held_out)}
-
-
-def test_how_steady_choices_are(make_house: MakeHouse) -> None:
-    house = make_house(repeat_share=0.5)
-    user, other = house.user("mia"), house.user("ben")
-    insights = Insights(house.database, identity="x", live_version=lambda: 1, min_choices=5)
-    assert insights.consistency(user).same.count == 0
-    repeats = 0
-    while repeats < 3:
-        view = last(house.desk.stream(user))
-        repeat = _row(house, comparison_id(view)).repeat_of_id is not None
-        # The first repeat is judged as before, sides swapped; from then on it is always side A.
-        verdict = "b" if repeat and not repeats else "a"
-        repeats += repeat
-        house.clock.forward(seconds=1)
-        house.desk.choose(user, comparison_id(view), verdict)
-    steady = insights.consistency(user)
-    assert (steady.same.count, steady.same.tally.wins, steady.same_side) == (3, 1, 2)
-    assert insights.consistency(other).same.count == 0
-
-
 def test_when_told_the_pair_is_blind_no_more(make_house: MakeHouse) -> None:
     house = make_house(reveal=True)
     user, other = house.user("mia"), house.user("ben")
     while True:
         view = last(house.desk.stream(user))
         choice = house.desk.choose(user, comparison_id(view), "a")
-        if _row(house, comparison_id(view)).purpose == "blind":
+        if row(house, comparison_id(view)).purpose == "blind":
             break
     with pytest.raises(NotFound):
         house.desk.reveal(other, choice)
@@ -336,7 +262,7 @@ def test_nothing_is_told_unless_the_study_says_so(make_house: MakeHouse) -> None
     view = last(house.desk.stream(user))
     choice = house.desk.choose(user, comparison_id(view), "a")
     assert house.desk.reveal(user, choice) is None
-    assert _row(house, comparison_id(view)).revealed_at is None
+    assert row(house, comparison_id(view)).revealed_at is None
 
 
 def test_a_kept_choice_is_stored_once(make_house: MakeHouse) -> None:
