@@ -128,10 +128,11 @@ class Settings(BaseModel):
         description="After so many choices a new user's vector is trained alone, before the next "
         "round; 0 turns that off.",
     )
-    user_model: Literal["individual", "cluster"] = Field(
-        "individual",
-        description="How a user becomes a vector: one of their own, or a mixture of shared ones. "
-        "Fixed once there are versions.",
+    user_model: Literal["auto", "individual", "cluster", "styled"] = Field(
+        "auto",
+        description="How a user becomes a vector: one of their own, a mixture of shared ones, or "
+        "weights of styles; auto takes styled where there are style directions for the model, else "
+        "individual. Fixed once there are versions.",
     )
     clusters: int = Field(
         10, ge=2, le=100, description="Shared vectors of the cluster user model. Fixed likewise."
@@ -174,6 +175,11 @@ class Settings(BaseModel):
         except InvalidInput as error:
             raise ValueError(str(error)) from error
         return words
+
+    @property
+    def directions_dir(self) -> Path:
+        """Where style directions made on this machine are kept."""
+        return self.cache_dir / "directions"
 
     @property
     def resolved_engine_threads(self) -> int:

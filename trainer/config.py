@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 Loss = Literal["sigmoid", "ipo", "robust", "hinge"]
-UserModelKind = Literal["individual", "cluster"]
+UserModelKind = Literal["individual", "cluster", "styled"]
 
-_RETIRED = {"adapter_from_epoch"}  # settings of earlier releases
+_RETIRED = {"adapter_from_epoch", "learning_rate_cluster_weights"}  # settings of earlier releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class TrainConfig:
         nll_weight: weight of the chosen response's mean negative log-likelihood per token.
         nll_weight_generic: the same in the generic term; None takes `nll_weight`.
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
-        learning_rate_cluster_weights: the same of a user's K weights in the cluster user model.
+        learning_rate_weights: the same of a user's K weights in the cluster and styled user models.
         epochs: passes over a round's pairs.
         own_epochs: passes in which users' own numbers learn alone, by their own term, before e₀ and
             the adapter join in; with `epochs` of them nothing shared is ever trained.
@@ -109,7 +109,7 @@ class TrainConfig:
     nll_weight_generic: float | None = None
     learning_rate_adapter: float = 5e-4
     learning_rate_vector: float = 2e-3
-    learning_rate_cluster_weights: float = 0.2
+    learning_rate_weights: float = 0.2
     epochs: int = 2
     own_epochs: int = 0
     vector_epochs: int = 4
@@ -132,9 +132,9 @@ class TrainConfig:
     @property
     def learning_rate_own(self) -> float:
         """The rate of the numbers that belong to one user alone."""
-        if self.user_model == "cluster":
-            return self.learning_rate_cluster_weights
-        return self.learning_rate_vector
+        if self.user_model == "individual":
+            return self.learning_rate_vector
+        return self.learning_rate_weights
 
     def for_vector_round(self) -> TrainConfig:
         """The recipe of a round that trains some users' own numbers and nothing shared."""
@@ -143,8 +143,7 @@ class TrainConfig:
             epochs=self.vector_epochs,
             own_epochs=self.vector_epochs,
             learning_rate_vector=self.vector_rate_factor * self.learning_rate_vector,
-            learning_rate_cluster_weights=self.vector_rate_factor
-            * self.learning_rate_cluster_weights,
+            learning_rate_weights=self.vector_rate_factor * self.learning_rate_weights,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def altered_users(
     parent: Mapping[str, Tensor], candidate: Mapping[str, Tensor], took_part: set[int]
 ) -> tuple[int, ...]:
     """Users who did not take part, and whose own numbers are not the parent's, bit for bit."""
-    name = "weights" if "clusters" in parent else "offsets"
+    name = "offsets" if "offsets" in parent else "weights"
     now = dict(zip(candidate["user_ids"].tolist(), candidate[name], strict=True))
     return tuple(
         user

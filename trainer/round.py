@@ -57,8 +57,13 @@ class _Parent:
     optimizer: dict[str, Tensor]
 
 
-def write_initial(base: LanguageModel, config: TrainConfig, target: Path) -> str:
+def write_initial(
+    base: LanguageModel, config: TrainConfig, target: Path, directions: Tensor | None = None
+) -> str:
     """Write the artifact served before the first round: e₀ from words, an adapter without effect.
+
+    Args:
+        directions: (K, P, H), of the styled user model.
 
     Returns:
         sha256 of its manifest.
@@ -68,7 +73,7 @@ def write_initial(base: LanguageModel, config: TrainConfig, target: Path) -> str
     """
     files = _files(
         adapter=safetensors.torch.save(initial_adapter(base.model, config)),
-        users=initial_users(base.model, base.tokenizer, config),
+        users=initial_users(base.model, base.tokenizer, config, directions),
         optimizer={},
         config=config,
         metrics={"curve": [], "gate": None},

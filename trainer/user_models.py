@@ -2,6 +2,7 @@
 
     individual   e_u = e₀ + o_u, here
     cluster      e_u = softmax(w_u) · V, in `trainer.cluster_users`
+    styled       e_u = e₀ + Σ_k w_uk · d_k, in `trainer.styled_users`
 
 Knows nothing of optimizers, rounds, files or people; a user is an integer.
 """
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer.cluster_users import ClusterUserModel, cluster_from_tensors, clusters_near
 from trainer.config import TrainConfig, UserModelKind
 from trainer.prompting import PromptFormat
+from trainer.styled_users import StyledUserModel, styled_from_tensors
 from trainer.user_vectors import UserVectors, served_vectors
 
 _WORDS = "You are a helpful and friendly assistant."  # where a template says nothing of itself
@@ -106,12 +108,19 @@ def individual_from_tensors(
 
 
 def initial_users(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: TrainConfig
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    directions: Tensor | None = None,
 ) -> UserModel:
     """The user model before the first round: nobody is known, everything starts from words.
 
+    Args:
+        directions: (K, P, H), of the styled user model.
+
     Raises:
-        ValueError: there are more clusters than words.
+        ValueError: there are more clusters than words, or the styled model has no directions that
+            fit.
     """
     own = PromptFormat(tokenizer, config.prefix_tokens).own_system_text()
     words = _word_ids(tokenizer, config.prefix_init_text or own or _WORDS, config.prefix_tokens)
@@ -119,7 +128,12 @@ def initial_users(
         table = _embedded(model, range(model.config.get_text_config().vocab_size))
         clusters = clusters_near(table, words, config.clusters, seed=config.seed)
         return ClusterUserModel(clusters, {}, ())
-    return IndividualUserModel(_embedded(model, words), {}, ())
+    generic = _embedded(model, words)
+    if config.user_model == "styled":
+        if directions is None or directions.shape[1:] != generic.shape:
+            raise ValueError("the styled user model needs style directions made for this model")
+        return StyledUserModel(generic, directions, {}, ())
+    return IndividualUserModel(generic, {}, ())
 
 
 def users_from_tensors(
@@ -131,6 +145,8 @@ def users_from_tensors(
     """The user model `tensors` came from, on `device`; only `learning` users may change."""
     if kind == "cluster":
         return cluster_from_tensors(tensors, learning, device)
+    if kind == "styled":
+        return styled_from_tensors(tensors, learning, device)
     return individual_from_tensors(tensors, learning, device)
 
 

@@ -1,9 +1,11 @@
 """What a version keeps of its users, and the vectors it serves from that.
 
-Two layouts of tensors; the names tell which (fp32 all, user_ids (N,) int64 ascending):
+Three layouts of tensors; the names tell which (fp32 all, user_ids (N,) int64 ascending):
 
     individual   generic (P, H), user_ids, offsets (N, P, H)     e_u = generic + offset
     cluster      clusters (K, P, H), user_ids, weights (N, K)    e_u = softmax(weights) · clusters
+    styled       generic, directions (K, P, H), user_ids, weights (N, K)
+                                                           e_u = generic + weights · directions
 
 Serving needs nothing else, so it never learns which user model there is. Knows nothing of files.
 """
@@ -43,6 +45,11 @@ def mixed(weights: Tensor, clusters: Tensor) -> Tensor:
     return (weights.softmax(dim=0)[:, None, None] * clusters).sum(dim=0)
 
 
+def styled(generic: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
+    """e₀ + Σ_k w_k · d_k: (P, H), (K,) and (K, P, H) → (P, H). Likewise the one place."""
+    return generic + (weights[:, None, None] * directions).sum(dim=0)
+
+
 def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:
     """e₀ and every e_u of a version's tensors, detached.
 
@@ -58,5 +65,9 @@ def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:
             {user: mixed(weights, clusters) for user, weights in rows},
         )
     generic = tensors["generic"]
+    if "directions" in tensors:
+        own = zip(users, tensors["weights"], strict=True)
+        directions = tensors["directions"]
+        return UserVectors(generic, {u: styled(generic, w, directions) for u, w in own})
     offsets = zip(users, tensors["offsets"], strict=True)
     return UserVectors(generic, {user: generic + offset for user, offset in offsets})

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from torch import Tensor
+
 from backend.engines.base import (
     Condition,
     GenerationRequest,
@@ -48,6 +50,7 @@ class LocalEngine:
         max_batch: int = 8,
         threads: int = 0,
         config: TrainConfig | None = None,
+        directions: Tensor | None = None,
     ) -> None:
         """Start the model's thread.
 
@@ -55,12 +58,14 @@ class LocalEngine:
             max_batch: rows decoded at once.
             threads: CPU threads of the model; 0 leaves torch's choice.
             config: the recipe `write_initial` follows.
+            directions: (K, P, H), what it needs for the styled user model.
 
         Raises:
             ValueError: the model is of an unsupported kind.
         """
         self._base = base
         self._config = config or TrainConfig()
+        self._directions = directions
         self._stop_ids = frozenset(base.stop_ids)
         self._context_tokens = int(base.model.config.get_text_config().max_position_embeddings)
         self._tokenizing = threading.Lock()  # encoding changes the tokenizer's state
@@ -133,7 +138,7 @@ class LocalEngine:
 
     def write_initial(self, path: Path) -> None:
         """Write the artifact that is served before the first round."""
-        write_initial(self._base, self._config, path)
+        write_initial(self._base, self._config, path, self._directions)
 
     def stats(self) -> EngineStats:
         """Counters, for metrics and benchmarks."""

@@ -35,7 +35,7 @@ def run(base: LanguageModel, request: RoundRequest, seen: list[Progress] | None 
 def recipe(request: pytest.FixtureRequest) -> TrainConfig:
     """Every round here is run with both user models."""
     kind: UserModelKind = request.param
-    return replace(CONFIG, user_model=kind, clusters=6, learning_rate_cluster_weights=0.5)
+    return replace(CONFIG, user_model=kind, clusters=6, learning_rate_weights=0.5)
 
 
 def epoch_means(result: RoundResult, name: str) -> list[float]:

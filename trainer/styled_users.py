@@ -1,0 +1,86 @@
+"""The styled user model: e₀ and K directions of style, K weights per user.
+
+    e_u = e₀ + Σ_k w_uk · d_k        w_u = 0 at the start: a new user is exactly e₀
+
+The cluster model of arXiv 2402.05133 (section 4) with what is shared known beforehand: d_k leads
+from e₀ to a prefix under which the model answers in style k (`trainer.distilling`). Few choices are
+enough for K numbers where P · H would need hundreds. Knows nothing of optimizers, rounds, files or
+people; a user is an integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trainer.user_vectors import UserVectors, served_vectors, styled
+
+
+class StyledUserModel:
+    """e_u = e₀ + Σ_k w_uk · d_k; implements `trainer.user_models.UserModel`.
+
+    Args:
+        generic: e₀, (P, H).
+        directions: d, (K, P, H).
+        weights: user_id → w_u, (K,), of every user met so far.
+        learning: users whose weights this round may change; others are carried over untouched.
+    """
+
+    def __init__(
+        self,
+        generic: Tensor,
+        directions: Tensor,
+        weights: Mapping[int, Tensor],
+        learning: Iterable[int],
+    ) -> None:
+        self._generic = nn.Parameter(generic.detach().clone())
+        self._directions = nn.Parameter(directions.detach().clone())
+        self._nobody = directions.new_zeros(len(directions))
+        self._frozen = {user: own.detach().clone() for user, own in weights.items()}
+        self._learned = {
+            user: nn.Parameter(self._frozen.pop(user, self._nobody.clone()))
+            for user in sorted(set(learning))
+        }
+
+    def prefix(self, user_id: int | None) -> Tensor:
+        """e_u, (P, H) fp32; e₀ for None and for a user never met."""
+        if user_id is None:
+            return self._generic
+        own = self._learned.get(user_id, self._frozen.get(user_id))
+        return self._generic if own is None else styled(self._generic, own, self._directions)
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """`generic`: e₀ (P, H); `directions`: d (K, P, H)."""
+        return {"generic": self._generic, "directions": self._directions}
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """One w_u (K,) per learning user, `user.<id>`."""
+        return {f"user.{user}": own for user, own in self._learned.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """generic (P, H), directions (K, P, H), user_ids (N,) ascending, weights (N, K); CPU."""
+        weights = {**self._frozen, **self._learned}
+        users = sorted(weights)
+        empty = self._nobody.new_zeros(0, len(self._nobody))
+        stacked = torch.stack([weights[user] for user in users]) if users else empty
+        return {
+            "generic": self._generic.detach().cpu().clone(),
+            "directions": self._directions.detach().cpu().clone(),
+            "user_ids": torch.tensor(users, dtype=torch.int64),
+            "weights": stacked.detach().cpu().clone(),
+        }
+
+    def vectors(self) -> UserVectors:
+        """e₀ and every e_u, detached."""
+        return served_vectors(self.tensors())
+
+
+def styled_from_tensors(
+    tensors: Mapping[str, Tensor], learning: Iterable[int], device: torch.device
+) -> StyledUserModel:
+    """The model `StyledUserModel.tensors` was called on, on `device`."""
+    weights = zip(tensors["user_ids"].tolist(), tensors["weights"].to(device), strict=True)
+    generic, directions = tensors["generic"].to(device), tensors["directions"].to(device)
+    return StyledUserModel(generic, directions, dict(weights), learning)
