@@ -156,6 +156,6 @@ def _head() -> str:
     )
     script = "\n".join(
         (ASSETS / name).read_text(encoding="utf-8")
-        for name in ("connection.js", "status.js", "keys.js")
+        for name in ("connection.js", "status.js", "scrollers.js", "keys.js")
     )
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'
