@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-learning run demo test check fix screens bench-loop bench-gate chromium clean help
+.PHONY: bench-learning run demo test check fix screens bench-loop bench-desk bench-gate chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
@@ -16,6 +16,7 @@ help:
 	@echo "make screens     renew the pictures in docs/screens"
 	@echo "make bench-learning  measure what is learnt (FULL=1: the long form); one JSON line last"
 	@echo "make bench-loop  measure the loop; one JSON line last"
+	@echo "make bench-desk  measure the compare page under a quick keyboard user; one JSON line last"
 	@echo "make bench-gate  the gate against 200 bad and 50 good candidates; goes on where it stood"
 
 run: $(VENV)/ready
@@ -53,6 +54,9 @@ screens: $(VENV)/ready-dev chromium
 
 bench-loop: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.loop
+
+bench-desk: $(VENV)/ready-dev chromium
+	@$(BIN)/python -m benchmarks.desk
 
 bench-learning: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.learning --size $(if $(FULL),full,plain)

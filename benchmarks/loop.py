@@ -36,6 +36,7 @@ from backend.engines.base import (
 )
 from backend.engines.local import LocalEngine
 from backend.settings import load_settings
+from benchmarks.times import percentile
 from dev.browser import chromium
 from dev.running import RunningApp
 from dev.waiting import wait_for, wait_until_it_listens
@@ -98,8 +99,8 @@ def measure_app(data: Path) -> dict[str, Any]:
     return {
         "start_to_ready_s": round(start_to_ready_s, 2),
         "pair_s": round(statistics.median(pair_s), 2),
-        "click_to_next_ms_p50": round(_percentile(desk.clicks_ms, 50)),
-        "click_to_next_ms_p95": round(_percentile(desk.clicks_ms, 95)),
+        "click_to_next_ms_p50": round(percentile(desk.clicks_ms, 50)),
+        "click_to_next_ms_p95": round(percentile(desk.clicks_ms, 95)),
         "round_s": round(_seconds(rounds[1][0], rounds[1][1]), 1),
         "round_train_s": round(rounds[1][2], 1),
         "round_pairs": pairs[0][0],
@@ -253,10 +254,6 @@ def _seconds(start: str, end: str) -> float:
 def _trainer_mb(app_pid: int) -> float:
     children = psutil.Process(app_pid).children()
     return max((child.memory_info().rss for child in children), default=0) / 2**20
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,177 @@
+"""The desk under the hands of a quick person, measured from outside: `make bench-desk`.
+
+Starts `python app.py` on an empty data folder with the `echo` engine, so that no model is in the
+way of what the page itself takes, and drives it with Chromium: choices by keyboard, the size of a
+first load, what axe-core finds. Prints one JSON line last. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, ViewportSize
+
+from benchmarks.times import percentile
+from dev.accessibility import DOORS, ROOMS, open_page, serious_in_every_look
+from dev.browser import chromium
+from dev.running import RunningApp
+
+PAIRS = 60
+SIZE: ViewportSize = {"width": 1280, "height": 760}
+KEYS = ("1", "4", "2", "Shift+Digit1", "3", "Shift+Digit4")
+SETTINGS = {"engine": "echo", "log_level": "warning"}
+SIGN_IN = {"username": "bench", "password": "a long enough password"}
+# From the key until the frame after the one in which the next pair stands: prompt and both
+# responses are others than before, and nothing is being written any more.
+_STOPWATCH = """() => {
+  const part = (id) => document.getElementById(id);
+  const texts = () =>
+    ["prompt", "response-a", "response-b"].map((id) => part(id)?.querySelector(".md")?.innerText);
+  const desk = (window.benchDesk = { texts, ms: null, stood: null });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Shift") return;
+    const before = texts();
+    desk.ms = null;
+    const look = () => {
+      const now = texts();
+      const another = now.every((text, n) => text && text !== before[n]);
+      if (!another || part("stop")?.checkVisibility()) return requestAnimationFrame(look);
+      requestAnimationFrame(() => {
+        desk.ms = performance.now() - event.timeStamp;
+        desk.stood = now;
+      });
+    };
+    requestAnimationFrame(look);
+  }, true);
+}"""
+_LISTENS = """() => {
+  const first = document.getElementById("choose-a");
+  return first && !first.disabled && !document.querySelector("#bar[aria-disabled]");
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """One key: how long until the next pair stood, and whether that was ready before the key."""
+
+    ms: float
+    was_ready: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="choices to make")
+    told = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="attune-bench-") as folder,
+        RunningApp(Path(folder) / "data", **SETTINGS) as app,
+        chromium() as browser,
+    ):
+        app.wait_ready()
+        page = browser.new_page(viewport=SIZE)
+        serious = look_at(page, app.address, DOORS)
+        figures = measure(page, app, told.pairs)
+        serious += look_at(page, app.address, ROOMS)
+    for line in serious:
+        print(line, file=sys.stderr)
+    print(json.dumps(figures | {"axe_serious": len(serious)}))
+
+
+def measure(page: Page, app: RunningApp, pairs: int) -> dict[str, Any]:
+    """The choices and the first load of an empty app's admin, to whom every page is open."""
+    page.set_viewport_size(SIZE)
+    page.goto(app.wait_invite())
+    for name, value in SIGN_IN.items():
+        page.fill(f"[name={name}]", value)
+    page.keyboard.press("Enter")
+    page.wait_for_function(_LISTENS)
+    pressed, seconds = choose(page, pairs, lambda: _pairs_ready(app.data) > 0)
+    return summary(pressed, seconds) | {"bytes_first_load": bytes_of_first_load(page, app.address)}
+
+
+def summary(pressed: Sequence[Pressed], seconds: float) -> dict[str, Any]:
+    """The figures of `len(pressed)` choices made within so many seconds.
+
+    Raises:
+        ValueError: fewer than two pairs were ready, so there is no distribution.
+    """
+    ready_ms = [key.ms for key in pressed if key.was_ready]
+    if len(ready_ms) < 2:
+        raise ValueError(f"only {len(ready_ms)} of {len(pressed)} pairs were ready before the key")
+    return {
+        "key_to_next_ms_p50": round(percentile(ready_ms, 50)),
+        "key_to_next_ms_p95": round(percentile(ready_ms, 95)),
+        "choices_per_minute": round(60 * len(pressed) / seconds, 1),
+        "choices": len(pressed),
+        "pairs_ready": len(ready_ms),
+    }
+
+
+def choose(page: Page, count: int, is_ready: Callable[[], bool]) -> tuple[list[Pressed], float]:
+    """Press a verdict's key as soon as the page listens, `count` times; the keys, and all seconds.
+
+    Raises:
+        AssertionError: a text went on changing after it was taken for whole.
+    """
+    page.evaluate(_STOPWATCH)
+    pressed: list[Pressed] = []
+    started = time.perf_counter()
+    for key in itertools.islice(itertools.cycle(KEYS), count):
+        was_ready = is_ready()
+        page.keyboard.press(key)
+        page.wait_for_function("() => benchDesk.ms !== null", polling="raf")
+        page.wait_for_function(_LISTENS, polling="raf")
+        ms, stood, stands = page.evaluate(
+            "() => [benchDesk.ms, benchDesk.stood, benchDesk.texts()]"
+        )
+        assert stood == stands, "a pair's text was not whole when its time was taken"
+        pressed.append(Pressed(ms, was_ready))
+    return pressed, time.perf_counter() - started
+
+
+def bytes_of_first_load(page: Page, address: str) -> int:
+    """What a browser with an empty cache is sent, headers included, until a pair can be judged."""
+    browser = page.context.browser
+    assert browser is not None
+    context = browser.new_context(viewport=SIZE, storage_state=page.context.storage_state())
+    fresh = context.new_page()
+    sizes: list[float] = []
+    network = context.new_cdp_session(fresh)
+    network.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
+    network.send("Network.enable")
+    fresh.goto(address)
+    fresh.wait_for_function(_LISTENS)
+    context.close()
+    return round(sum(sizes))
+
+
+def look_at(page: Page, address: str, pages: dict[str, str]) -> list[str]:
+    """What axe finds on each page, in every look."""
+    found = []
+    for path, filled in pages.items():
+        open_page(page, address, path, filled)
+        found += [f"{path}, {line}" for line in serious_in_every_look(page)]
+    return found
+
+
+def _pairs_ready(data: Path) -> int:
+    with closing(sqlite3.connect(data / "attune.db")) as connection:
+        rows = connection.execute(
+            "SELECT count(*) FROM comparisons WHERE shown_at IS NULL AND retired_at IS NULL"
+        ).fetchall()
+    return int(rows[0][0])
+
+
+if __name__ == "__main__":
+    main()
