@@ -19,7 +19,6 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 from safetensors import SafetensorError
-from torch import Tensor
 
 from backend import base_model, prompts
 from backend.administration import Administration
@@ -62,7 +61,7 @@ from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
 from db.session import Database
 from trainer.config import TrainConfig
-from trainer.directions import PACKAGED, read_directions
+from trainer.directions import read_directions
 from trainer.language_model import load_language_model
 from ui import layout, server_pages
 from ui.accounts import add_account_pages
@@ -177,8 +176,8 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
             base,
             max_batch=settings.max_batch,
             threads=settings.resolved_engine_threads,
-            config=_train_config(settings, model),
-            directions=_directions(settings, model),
+            config=_train_config(settings),
+            directions=read_directions(settings.directions_dir, model.identity),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())
@@ -288,7 +287,7 @@ def _make_training(
         versions,
         Lease(database, this_process(), clock=now),
         identity=engine.model_identity,
-        config=_train_config(settings, model),
+        config=_train_config(settings),
         limits=RoundLimits(
             new=settings.round_max_new,
             replay=settings.round_replay,
@@ -320,18 +319,9 @@ def _profiles(ground: Ground) -> Profiles:
     return Profiles(ground.database, used=ground.settings.profiles)
 
 
-def _directions(settings: Settings, model: BaseModel) -> Tensor | None:
-    """Style directions for this base model, shipped or made here."""
-    return read_directions([settings.directions_dir, PACKAGED], model.identity)
-
-
-def _train_config(settings: Settings, model: BaseModel | None) -> TrainConfig:
-    kind = settings.user_model
-    if kind == "auto":
-        known = model is not None and _directions(settings, model) is not None
-        kind = "styled" if known else "individual"
+def _train_config(settings: Settings) -> TrainConfig:
     return TrainConfig(
-        user_model=kind,
+        user_model=settings.user_model,
         clusters=settings.clusters,
         loss=settings.loss,
         label_noise=settings.label_noise,

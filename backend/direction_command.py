@@ -2,7 +2,7 @@
 
 Each wish of `backend/styles.py` is distilled into a prefix (`trainer.distilling`), on questions
 that are in no prompt bank; its direction is what leads from e₀ there. The styled user model needs
-them. For the embedded model they come with Attune.
+them.
 """
 
 from __future__ import annotations

@@ -128,11 +128,11 @@ class Settings(BaseModel):
         description="After so many choices a new user's vector is trained alone, before the next "
         "round; 0 turns that off.",
     )
-    user_model: Literal["auto", "individual", "cluster", "styled"] = Field(
-        "auto",
+    user_model: Literal["individual", "cluster", "styled"] = Field(
+        "individual",
         description="How a user becomes a vector: one of their own, a mixture of shared ones, or "
-        "weights of styles; auto takes styled where there are style directions for the model, else "
-        "individual. Fixed once there are versions.",
+        "weights of styles (`python -m backend.direction_command` first). Fixed once there are "
+        "versions.",
     )
     clusters: int = Field(
         10, ge=2, le=100, description="Shared vectors of the cluster user model. Fixed likewise."

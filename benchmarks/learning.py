@@ -27,6 +27,7 @@ from benchmarks.learning_trial import Plan, State, Trial
 from benchmarks.learning_world import World, questions
 from benchmarks.sections import put_between
 from trainer.config import TrainConfig
+from trainer.directions import read_directions
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
 
@@ -141,7 +142,11 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         own_adapters=size.own_adapters,
         seed=seed,
     )
-    world = World(base, PromptFormat(base.tokenizer, config.prefix_tokens), size.new_tokens, 1024)
+    directions = None
+    if config.user_model == "styled":
+        directions = read_directions(settings.directions_dir, model.identity)
+    prompts = PromptFormat(base.tokenizer, config.prefix_tokens)
+    world = World(base, prompts, size.new_tokens, 1024, directions)
     config = replace(config, seed=seed)
     half_way = target.with_suffix(".state")
     spent_s, state = _read_state(half_way, plan, config)

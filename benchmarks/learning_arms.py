@@ -36,9 +36,9 @@ class Arm:
     optimizer: dict[str, Tensor]
 
 
-def untrained(base: LanguageModel, config: TrainConfig) -> Arm:
+def untrained(base: LanguageModel, config: TrainConfig, directions: Tensor | None = None) -> Arm:
     """The state before the first round."""
-    users = initial_users(base.model, base.tokenizer, config)
+    users = initial_users(base.model, base.tokenizer, config, directions)
     return Arm(initial_adapter(base.model, config), users.tensors(), {})
 
 

@@ -162,7 +162,7 @@ class Trial:
         return self._state.results
 
     def _untrained(self) -> dict[str, Arm]:
-        start = untrained(self._world.base, self._config)
+        start = untrained(self._world.base, self._config, self._world.directions)
         own = [_own(user) for user in self._users] if self._plan.own_adapters else []
         return dict.fromkeys([PERSONAL, POOLED, *own], start)
 

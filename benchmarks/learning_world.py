@@ -43,12 +43,17 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The base model and how long responses may be."""
+    """The base model, how long responses may be, and the styles known beforehand.
+
+    Attributes:
+        directions: (K, P, H), of the styled user model; None for the others.
+    """
 
     base: LanguageModel
     prompts: PromptFormat
     new_tokens: int
     forward_tokens: int
+    directions: Tensor | None = None
 
     def write(self, asked: Sequence[Asked], *, seed: int) -> list[Written]:
         """Sample one response each under the model as it stands (an adapter may be attached)."""

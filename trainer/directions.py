@@ -1,7 +1,6 @@
 """Style directions on disk: one file per base model, found by the model's checksum.
 
-Those of the embedded model come with Attune (`trainer/data`); `python -m backend.direction_command`
-makes them for any other. Knows nothing of how they are made and used.
+`python -m backend.direction_command` makes them. Knows nothing of how they are made and used.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-PACKAGED = Path(__file__).parent / "data"
 
 
 def write_directions(
@@ -31,20 +28,15 @@ def write_directions(
     return path
 
 
-def read_directions(folders: Sequence[Path], base_identity: str) -> Tensor | None:
-    """(K, P, H) fp32 from the first folder that has some for this base model, or None.
+def read_directions(folder: Path, base_identity: str) -> Tensor | None:
+    """(K, P, H) fp32 for this base model, or None where none were made.
 
     Raises:
-        ValueError: the file there cannot be read, or is another model's.
+        ValueError: the file cannot be read, or is another model's.
     """
-    for folder in folders:
-        path = folder / f"directions-{base_identity[:16]}.safetensors"
-        if path.exists():
-            return _read(path, base_identity)
-    return None
-
-
-def _read(path: Path, base_identity: str) -> Tensor:
+    path = folder / f"directions-{base_identity[:16]}.safetensors"
+    if not path.exists():
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata, directions = file.metadata() or {}, file.get_tensor("directions")

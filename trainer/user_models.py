@@ -131,7 +131,10 @@ def initial_users(
     generic = _embedded(model, words)
     if config.user_model == "styled":
         if directions is None or directions.shape[1:] != generic.shape:
-            raise ValueError("the styled user model needs style directions made for this model")
+            raise ValueError(
+                "the styled user model needs style directions made for this base model: "
+                "`python -m backend.direction_command` makes them"
+            )
         return StyledUserModel(generic, directions, {}, ())
     return IndividualUserModel(generic, {}, ())
 

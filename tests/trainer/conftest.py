@@ -21,6 +21,8 @@ from trainer.round import write_initial
 from trainer.types import Message, PreferencePair, ResponseTokens, RoundRequest
 
 IDENTITY = "1d" * 32
+# Six directions at the scale of the random model's embeddings; for the styled user model only.
+DIRECTIONS = 0.2 * torch.randn(6, 4, 32, generator=torch.Generator().manual_seed(8))
 CONFIG = TrainConfig(
     prefix_tokens=4,
     epochs=3,
@@ -80,7 +82,7 @@ def recipe() -> TrainConfig:
 def initial(base: LanguageModel, recipe: TrainConfig, tmp_path: Path) -> Path:
     """Directory of the version before the first round."""
     path = tmp_path / "versions" / "initial"
-    write_initial(base, recipe, path)
+    write_initial(base, recipe, path, DIRECTIONS)
     return path
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.conftest import CONFIG, IDENTITY, opposed_pairs
+from tests.trainer.conftest import CONFIG, DIRECTIONS, IDENTITY, opposed_pairs
+from tests.trainer.rounds import KINDS, epoch_means, recipe_of, run
 from tests.trainer.test_user_models import OWN, SHARED
 from trainer import artifacts
 from trainer.artifacts import load_version, verify
-from trainer.config import Loss, TrainConfig, UserModelKind
+from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.probes import BaseTexts
 from trainer.round import run_round, write_initial
@@ -26,32 +27,17 @@ Request = Callable[..., RoundRequest]
 TENSORS = (artifacts.ADAPTER_WEIGHTS, artifacts.USER_VECTORS, artifacts.TRAINER_STATE)
 
 
-def run(base: LanguageModel, request: RoundRequest, seen: list[Progress] | None = None):
-    reports: list[Progress] = [] if seen is None else seen
-    return run_round(base, request, reports.append, BaseTexts())
-
-
-@pytest.fixture(params=["individual", "cluster"])
+@pytest.fixture(params=KINDS)
 def recipe(request: pytest.FixtureRequest) -> TrainConfig:
-    """Every round here is run with both user models."""
-    kind: UserModelKind = request.param
-    return replace(CONFIG, user_model=kind, clusters=6, learning_rate_weights=0.5)
-
-
-def epoch_means(result: RoundResult, name: str) -> list[float]:
-    epochs = sorted({figures["epoch"] for figures in result.curve})
-    return [
-        sum(f[name] for f in result.curve if f["epoch"] == epoch)
-        / sum(f["epoch"] == epoch for f in result.curve)
-        for epoch in epochs
-    ]
+    """Every round here is run with every user model."""
+    return recipe_of(request.param)
 
 
 def test_the_initial_version_is_e0_from_words_and_an_adapter_without_effect(
     base: LanguageModel, recipe: TrainConfig, initial: Path
 ) -> None:
     version = load_version(initial, base_identity=IDENTITY)
-    start = initial_users(base.model, base.tokenizer, recipe)
+    start = initial_users(base.model, base.tokenizer, recipe, DIRECTIONS)
     assert torch.equal(version.vectors.generic, start.prefix(None))
     assert version.vectors.personal == {}
     assert all(not t.any() for name, t in version.adapter.items() if "lora_B" in name)
@@ -157,8 +143,8 @@ def test_a_child_goes_on_from_its_parent(
         if name.startswith("vectors/user.1/"):
             assert torch.equal(states[0][name], states[1][name])
     # What all share took part in every step of both rounds, user 5 only in the second's.
-    shared = SHARED[recipe.user_model]
-    assert [state[f"vectors/{shared}/step"].item() for state in states] == [6, 12]
+    for shared in SHARED[recipe.user_model]:
+        assert [state[f"vectors/{shared}/step"].item() for state in states] == [6, 12]
     user_2 = [state["vectors/user.2/step"].item() for state in states]
     assert user_2[0] < user_2[1]
     assert states[1]["vectors/user.5/step"].item() <= 6
@@ -316,88 +302,3 @@ def test_an_output_that_exists_is_not_overwritten(
 def test_the_initial_version_refuses_an_existing_target(base: LanguageModel, initial: Path) -> None:
     with pytest.raises(FileExistsError):
         write_initial(base, CONFIG, initial)
-
-
-def test_a_vector_round_changes_nothing_but_its_own_users_by_one_bit(
-    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path, tokenizer
-) -> None:
-    first = Path(run(base, round_request(pairs=opposed_pairs(tokenizer, users=(1, 2)))).artifact)
-    path = initial.parent / "fast"
-    newcomer = tuple(p for p in opposed_pairs(tokenizer, users=(8, 9)) if p.user_id == 8)
-    result = run(
-        base,
-        round_request(
-            round_id=2,
-            kind="vector",
-            pairs=newcomer,
-            held_out=opposed_pairs(tokenizer, users=(8, 9))[:1],
-            parent=str(first),
-            output=str(path),
-        ),
-    )
-    name = artifacts.ADAPTER_WEIGHTS
-    assert (first / name).read_bytes() == (path / name).read_bytes()
-    before, after = (load_version(p, base_identity=IDENTITY).vectors for p in (first, path))
-    assert torch.equal(before.generic, after.generic)
-    for known in (1, 2):
-        assert torch.equal(before.vector(known), after.vector(known))
-    assert set(after.personal) == {1, 2, 8}
-    assert not torch.equal(after.vector(8), after.generic)
-    states = [load_file(p / artifacts.TRAINER_STATE) for p in (first, path)]
-    for key, value in states[0].items():
-        assert torch.equal(value, states[1][key])
-    assert {key.split("/")[1] for key in states[1].keys() - states[0].keys()} == {"user.8"}
-    # Four pairs are one step; the user's own term alone is computed, and only they are probed.
-    assert len(result.curve) == recipe.vector_epochs
-    assert result.curve[-1]["loss"] < result.curve[0]["loss"]
-    assert "accuracy_generic" not in result.curve[0]
-    assert {s["user_id"] for s in result.gate.samples if s["condition"] != "base"} == {8}
-    assert result.gate.figures["held_out_pairs"] == 1
-    assert load_version(path, base_identity=IDENTITY).config == recipe
-
-
-def test_what_is_shared_may_join_in_after_the_vectors(
-    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
-) -> None:
-    result = run(base, round_request(config=replace(recipe, own_epochs=3)))
-    path = Path(result.artifact)
-    parts = [load_file(p / artifacts.ADAPTER_WEIGHTS) for p in (initial, path)]
-    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
-    assert not any(k.startswith("adapter/") for k in load_file(path / artifacts.TRAINER_STATE))
-    vectors = [load_version(p, base_identity=IDENTITY).vectors for p in (initial, path)]
-    assert torch.equal(vectors[0].generic, vectors[1].generic)
-    assert not any(torch.equal(v, vectors[1].generic) for v in vectors[1].personal.values())
-    assert not any("accuracy_generic" in step for step in result.curve)
-
-    late = initial.parent / "late"
-    result = run(base, round_request(config=replace(recipe, own_epochs=2), output=str(late)))
-    steps = {
-        float(v)
-        for k, v in load_file(late / artifacts.TRAINER_STATE).items()
-        if k.endswith("/step") and k.startswith("adapter/")
-    }
-    assert steps == {2.0}  # 8 pairs / 4 in the last of 3 epochs
-    assert ["accuracy_generic" in step for step in result.curve] == [False] * 4 + [True] * 2
-
-
-@pytest.mark.parametrize("loss", ["ipo", "robust", "hinge"])
-def test_a_round_runs_with_every_loss(
-    base: LanguageModel, recipe: TrainConfig, round_request: Request, loss: Loss
-) -> None:
-    config = replace(recipe, loss=loss, average_logps=loss == "ipo")
-    result = run(base, round_request(config=config))
-    losses = epoch_means(result, "loss")
-    assert losses[-1] < losses[0]
-
-
-def test_a_round_learns_with_the_profile_that_was_served(
-    base: LanguageModel, round_request: Request, initial: Path, tokenizer
-) -> None:
-    pairs = opposed_pairs(tokenizer)
-    written = tuple(replace(p, profile="I like it short.") if p.user_id == 1 else p for p in pairs)
-    plain = run(base, round_request(pairs=pairs))
-    told = run(base, round_request(pairs=written, output=str(initial.parent / "told")))
-    # π_ref reads no profile; the personal term does.
-    assert plain.reference_logps_nats == told.reference_logps_nats
-    assert plain.curve[0]["margin_nats"] != told.curve[0]["margin_nats"]
-    assert plain.curve[0]["accuracy_generic"] == told.curve[0]["accuracy_generic"]

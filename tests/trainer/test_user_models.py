@@ -34,12 +34,22 @@ KEPT: dict[UserModelKind, dict[str, Tensor]] = {
         "user_ids": USERS,
         "weights": torch.tensor([[0.5, -1.0, 2.0, 0.0], [0.0, 0.1, 0.2, 0.3]]),
     },
+    "styled": {
+        "generic": GENERIC,
+        "directions": CLUSTERS - 1,
+        "user_ids": USERS,
+        "weights": torch.tensor([[0.5, -1.0, 2.0, 0.0], [0.0, 0.1, 0.2, 0.3]]),
+    },
 }
-OWN = {"individual": "offsets", "cluster": "weights"}
-SHARED = {"individual": "generic", "cluster": "clusters"}
+OWN = {"individual": "offsets", "cluster": "weights", "styled": "weights"}
+SHARED = {
+    "individual": {"generic"},
+    "cluster": {"clusters"},
+    "styled": {"generic", "directions"},
+}
 
 
-@pytest.fixture(params=["individual", "cluster"])
+@pytest.fixture(params=["individual", "cluster", "styled"])
 def kind(request: pytest.FixtureRequest) -> UserModelKind:
     found: UserModelKind = request.param
     return found
@@ -70,7 +80,7 @@ def test_what_is_served_is_what_was_trained_bit_for_bit(kind: UserModelKind) -> 
 def test_only_learning_users_have_parameters(kind: UserModelKind) -> None:
     users = make(kind, [9, 2, 9])
     assert set(users.own_parameters()) == {"user.2", "user.9"}
-    assert set(users.shared_parameters()) == {SHARED[kind]}
+    assert set(users.shared_parameters()) == SHARED[kind]
 
 
 def test_a_user_outside_the_batch_gets_no_gradient_and_does_not_drift_by_one_bit(
@@ -105,11 +115,12 @@ def test_tensors_round_trip_bit_for_bit(kind: UserModelKind) -> None:
 
 def test_nobody_is_known_at_the_start(kind: UserModelKind, base) -> None:
     config = replace(CONFIG, user_model=kind, clusters=3)
-    users = initial_users(base.model, base.tokenizer, config)
+    directions = torch.ones(2, CONFIG.prefix_tokens, 32)
+    users = initial_users(base.model, base.tokenizer, config, directions)
     tensors = users.tensors()
     assert len(tensors[OWN[kind]]) == len(tensors["user_ids"]) == 0
     assert users_from_tensors(kind, tensors, (), CPU).vectors().personal == {}
-    again = initial_users(base.model, base.tokenizer, config).tensors()
+    again = initial_users(base.model, base.tokenizer, config, directions).tensors()
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 

@@ -1,0 +1,112 @@
+"""Rounds that train less than everything, or by another loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainer.conftest import IDENTITY, opposed_pairs
+from tests.trainer.rounds import KINDS, epoch_means, recipe_of, run
+from trainer import artifacts
+from trainer.artifacts import load_version
+from trainer.config import Loss, TrainConfig
+from trainer.language_model import LanguageModel
+from trainer.types import RoundRequest
+
+Request = Callable[..., RoundRequest]
+
+
+@pytest.fixture(params=KINDS)
+def recipe(request: pytest.FixtureRequest) -> TrainConfig:
+    """Every round here is run with every user model."""
+    return recipe_of(request.param)
+
+
+def test_a_vector_round_changes_nothing_but_its_own_users_by_one_bit(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path, tokenizer
+) -> None:
+    first = Path(run(base, round_request(pairs=opposed_pairs(tokenizer, users=(1, 2)))).artifact)
+    path = initial.parent / "fast"
+    newcomer = tuple(p for p in opposed_pairs(tokenizer, users=(8, 9)) if p.user_id == 8)
+    result = run(
+        base,
+        round_request(
+            round_id=2,
+            kind="vector",
+            pairs=newcomer,
+            held_out=opposed_pairs(tokenizer, users=(8, 9))[:1],
+            parent=str(first),
+            output=str(path),
+        ),
+    )
+    name = artifacts.ADAPTER_WEIGHTS
+    assert (first / name).read_bytes() == (path / name).read_bytes()
+    before, after = (load_version(p, base_identity=IDENTITY).vectors for p in (first, path))
+    assert torch.equal(before.generic, after.generic)
+    for known in (1, 2):
+        assert torch.equal(before.vector(known), after.vector(known))
+    assert set(after.personal) == {1, 2, 8}
+    assert not torch.equal(after.vector(8), after.generic)
+    states = [load_file(p / artifacts.TRAINER_STATE) for p in (first, path)]
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key])
+    assert {key.split("/")[1] for key in states[1].keys() - states[0].keys()} == {"user.8"}
+    # Four pairs are one step; the user's own term alone is computed, and only they are probed.
+    assert len(result.curve) == recipe.vector_epochs
+    assert result.curve[-1]["loss"] < result.curve[0]["loss"]
+    assert "accuracy_generic" not in result.curve[0]
+    assert {s["user_id"] for s in result.gate.samples if s["condition"] != "base"} == {8}
+    assert result.gate.figures["held_out_pairs"] == 1
+    assert load_version(path, base_identity=IDENTITY).config == recipe
+
+
+def test_what_is_shared_may_join_in_after_the_vectors(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
+) -> None:
+    result = run(base, round_request(config=replace(recipe, own_epochs=3)))
+    path = Path(result.artifact)
+    parts = [load_file(p / artifacts.ADAPTER_WEIGHTS) for p in (initial, path)]
+    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
+    assert not any(k.startswith("adapter/") for k in load_file(path / artifacts.TRAINER_STATE))
+    vectors = [load_version(p, base_identity=IDENTITY).vectors for p in (initial, path)]
+    assert torch.equal(vectors[0].generic, vectors[1].generic)
+    assert not any(torch.equal(v, vectors[1].generic) for v in vectors[1].personal.values())
+    assert not any("accuracy_generic" in step for step in result.curve)
+
+    late = initial.parent / "late"
+    result = run(base, round_request(config=replace(recipe, own_epochs=2), output=str(late)))
+    steps = {
+        float(v)
+        for k, v in load_file(late / artifacts.TRAINER_STATE).items()
+        if k.endswith("/step") and k.startswith("adapter/")
+    }
+    assert steps == {2.0}  # 8 pairs / 4 in the last of 3 epochs
+    assert ["accuracy_generic" in step for step in result.curve] == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("loss", ["ipo", "robust", "hinge"])
+def test_a_round_runs_with_every_loss(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, loss: Loss
+) -> None:
+    config = replace(recipe, loss=loss, average_logps=loss == "ipo")
+    result = run(base, round_request(config=config))
+    losses = epoch_means(result, "loss")
+    assert losses[-1] < losses[0]
+
+
+def test_a_round_learns_with_the_profile_that_was_served(
+    base: LanguageModel, round_request: Request, initial: Path, tokenizer
+) -> None:
+    pairs = opposed_pairs(tokenizer)
+    written = tuple(replace(p, profile="I like it short.") if p.user_id == 1 else p for p in pairs)
+    plain = run(base, round_request(pairs=pairs))
+    told = run(base, round_request(pairs=written, output=str(initial.parent / "told")))
+    # π_ref reads no profile; the personal term does.
+    assert plain.reference_logps_nats == told.reference_logps_nats
+    assert plain.curve[0]["margin_nats"] != told.curve[0]["margin_nats"]
+    assert plain.curve[0]["accuracy_generic"] == told.curve[0]["accuracy_generic"]
