@@ -1,6 +1,8 @@
 """The styled user model: e₀ and K directions of style, K weights per user.
 
-    e_u = e₀ + Σ_k w_uk · d_k        w_u = 0 at the start: a new user is exactly e₀
+    e_u = e₀ + Σ_k a_uk · d_k        a_u = 1.3 w_u / (1 + Σ|w_u|), in `trainer.user_vectors`
+
+w_u = 0 at the start: a new user is exactly e₀.
 
 The cluster model of arXiv 2402.05133 (section 4) with what is shared known beforehand: d_k leads
 from e₀ to a prefix under which the model answers in style k (`trainer.distilling`). Few choices are
@@ -19,7 +21,7 @@ from trainer.user_vectors import UserVectors, served_vectors, styled
 
 
 class StyledUserModel:
-    """e_u = e₀ + Σ_k w_uk · d_k; implements `trainer.user_models.UserModel`.
+    """e_u = e₀ + Σ_k a_uk · d_k; implements `trainer.user_models.UserModel`.
 
     Args:
         generic: e₀, (P, H).

@@ -5,7 +5,7 @@ Three layouts of tensors; the names tell which (fp32 all, user_ids (N,) int64 as
     individual   generic (P, H), user_ids, offsets (N, P, H)     e_u = generic + offset
     cluster      clusters (K, P, H), user_ids, weights (N, K)    e_u = softmax(weights) · clusters
     styled       generic, directions (K, P, H), user_ids, weights (N, K)
-                                                           e_u = generic + weights · directions
+                                                     e_u = generic + bounded(weights) · directions
 
 Serving needs nothing else, so it never learns which user model there is. Knows nothing of files.
 """
@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+
+_REACH = 1.3  # whole styles
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,13 @@ def mixed(weights: Tensor, clusters: Tensor) -> Tensor:
 
 
 def styled(generic: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
-    """e₀ + Σ_k w_k · d_k: (P, H), (K,) and (K, P, H) → (P, H). Likewise the one place."""
-    return generic + (weights[:, None, None] * directions).sum(dim=0)
+    """e₀ + Σ_k a_k · d_k with a = 1.3 w / (1 + Σ|w|): (P, H), (K,) and (K, P, H) → (P, H).
+
+    However long it learns, a user goes no further from e₀ than 1.3 whole styles: beyond, mixtures of
+    soft prompts are no longer language. Likewise the one place.
+    """
+    shares = _REACH * weights / (1 + weights.abs().sum())
+    return generic + (shares[:, None, None] * directions).sum(dim=0)
 
 
 def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:

@@ -20,8 +20,9 @@ DIRECTIONS = torch.tensor([[[1.0, 0.0]], [[0.0, 10.0]]])
 
 
 def test_a_vector_worked_out_by_hand() -> None:
-    made = styled(GENERIC, torch.tensor([2.0, -0.5]), DIRECTIONS)
-    assert made.tolist() == [[3.0, -3.0]]
+    # 1 + Σ|w| = 6.5; shares 1.3 · (5, −0.5) / 6.5 = (1, −0.1).
+    made = styled(GENERIC, torch.tensor([5.0, -0.5]), DIRECTIONS)
+    assert made.tolist() == [pytest.approx([2.0, 1.0])]
 
 
 def test_who_is_new_is_the_generic_user_bit_for_bit() -> None:
@@ -35,7 +36,7 @@ def test_a_user_learns_weights_and_the_served_vector_is_the_trained_one() -> Non
     users.prefix(7).sum().backward()
     own = users.own_parameters()["user.7"]
     assert own.grad is not None
-    assert own.grad.tolist() == [1.0, 10.0]
+    assert own.grad.tolist() == pytest.approx([1.3, 13.0])
     with torch.no_grad():
         own.add_(torch.tensor([0.5, 0.25]))
     tensors = users.tensors()
