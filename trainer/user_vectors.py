@@ -50,8 +50,8 @@ def mixed(weights: Tensor, clusters: Tensor) -> Tensor:
 def styled(generic: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     """e₀ + Σ_k a_k · d_k with a = 1.3 w / (1 + Σ|w|): (P, H), (K,) and (K, P, H) → (P, H).
 
-    However long it learns, a user goes no further from e₀ than 1.3 whole styles: beyond, mixtures of
-    soft prompts are no longer language. Likewise the one place.
+    However long it learns, a user goes no further from e₀ than 1.3 whole styles: beyond, mixtures
+    of soft prompts are no longer language. Likewise the one place.
     """
     shares = _REACH * weights / (1 + weights.abs().sum())
     return generic + (shares[:, None, None] * directions).sum(dim=0)
