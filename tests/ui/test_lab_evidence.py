@@ -153,7 +153,7 @@ def test_at_first_there_is_no_evidence_and_a_choice_is_scored(
     researcher.goto(app.address)
     settled(researcher)
     researcher.locator("#choose-a").click()
-    expect(researcher.locator("#count")).to_have_text("1 choice")
+    expect(researcher.locator("#count")).to_have_text("1 of 20 today")
     researcher.goto(f"{app.address}/lab/")
     # The score, unless the pair was blind, is all that has been measured.
     values = researcher.locator("#lab-evidence .figure .prose.value")
