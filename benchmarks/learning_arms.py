@@ -69,10 +69,10 @@ def train(
     """One round's optimizer steps; returns the new state and the seconds they took."""
     started = time.perf_counter()
     learning = sorted({rows.pair.user_id for rows in pairs})
-    with in_place(base, arm, config, learning) as (attached_adapter, users):
+    with in_place(base, arm, config, learning) as (adapter, users):
         learner = Learner(
             base.model,
-            attached_adapter.parameters,
+            adapter.parameters,
             users=users,
             references=references,
             config=config,
@@ -80,7 +80,7 @@ def train(
         )
         for _, batch, shared in passes(len(pairs), config, seed=seed):
             learner.step([pairs[i] for i in batch], shared=shared)
-        trained = Arm(attached_adapter.tensors(), users.tensors(), learner.state())
+        trained = Arm(adapter.tensors(), users.tensors(), learner.state())
     return trained, time.perf_counter() - started
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from trainer.own_numbers import OwnNumbers
 from trainer.user_vectors import UserVectors, mixed, served_vectors
 
 
@@ -30,18 +31,12 @@ class ClusterUserModel:
     ) -> None:
         self._clusters = nn.Parameter(clusters.detach().clone())
         self._nobody = clusters.new_zeros(len(clusters))
-        self._frozen = {user: own.detach().clone() for user, own in weights.items()}
-        self._learned = {
-            user: nn.Parameter(self._frozen.pop(user, self._nobody.clone()))
-            for user in sorted(set(learning))
-        }
+        self._own = OwnNumbers(self._nobody, weights, learning)
 
     def prefix(self, user_id: int | None) -> Tensor:
         """e_u, (P, H) fp32; e₀ for None and for a user never met."""
-        own = self._nobody
-        if user_id is not None:
-            own = self._learned.get(user_id, self._frozen.get(user_id, own))
-        return mixed(own, self._clusters)
+        own = self._own.of(user_id)
+        return mixed(self._nobody if own is None else own, self._clusters)
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`clusters`: V (K, P, H)."""
@@ -49,18 +44,13 @@ class ClusterUserModel:
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """One w_u (K,) per learning user, `user.<id>`."""
-        return {f"user.{user}": own for user, own in self._learned.items()}
+        return self._own.parameters()
 
     def tensors(self) -> dict[str, Tensor]:
         """clusters (K, P, H), user_ids (N,) int64 ascending, weights (N, K); on the CPU."""
-        weights = {**self._frozen, **self._learned}
-        users = sorted(weights)
-        empty = self._nobody.new_zeros(0, len(self._nobody))
-        stacked = torch.stack([weights[user] for user in users]) if users else empty
         return {
             "clusters": self._clusters.detach().cpu().clone(),
-            "user_ids": torch.tensor(users, dtype=torch.int64),
-            "weights": stacked.detach().cpu().clone(),
+            **self._own.tensors("weights"),
         }
 
     def vectors(self) -> UserVectors:

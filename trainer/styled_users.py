@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from trainer.own_numbers import OwnNumbers
 from trainer.user_vectors import UserVectors, served_vectors, styled
 
 
@@ -39,18 +40,11 @@ class StyledUserModel:
     ) -> None:
         self._generic = nn.Parameter(generic.detach().clone())
         self._directions = nn.Parameter(directions.detach().clone())
-        self._nobody = directions.new_zeros(len(directions))
-        self._frozen = {user: own.detach().clone() for user, own in weights.items()}
-        self._learned = {
-            user: nn.Parameter(self._frozen.pop(user, self._nobody.clone()))
-            for user in sorted(set(learning))
-        }
+        self._own = OwnNumbers(directions.new_zeros(len(directions)), weights, learning)
 
     def prefix(self, user_id: int | None) -> Tensor:
         """e_u, (P, H) fp32; e₀ for None and for a user never met."""
-        if user_id is None:
-            return self._generic
-        own = self._learned.get(user_id, self._frozen.get(user_id))
+        own = self._own.of(user_id)
         return self._generic if own is None else styled(self._generic, own, self._directions)
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
@@ -59,19 +53,14 @@ class StyledUserModel:
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """One w_u (K,) per learning user, `user.<id>`."""
-        return {f"user.{user}": own for user, own in self._learned.items()}
+        return self._own.parameters()
 
     def tensors(self) -> dict[str, Tensor]:
         """generic (P, H), directions (K, P, H), user_ids (N,) ascending, weights (N, K); CPU."""
-        weights = {**self._frozen, **self._learned}
-        users = sorted(weights)
-        empty = self._nobody.new_zeros(0, len(self._nobody))
-        stacked = torch.stack([weights[user] for user in users]) if users else empty
         return {
             "generic": self._generic.detach().cpu().clone(),
             "directions": self._directions.detach().cpu().clone(),
-            "user_ids": torch.tensor(users, dtype=torch.int64),
-            "weights": stacked.detach().cpu().clone(),
+            **self._own.tensors("weights"),
         }
 
     def vectors(self) -> UserVectors:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.cluster_users import ClusterUserModel, cluster_from_tensors, clusters_near
 from trainer.config import TrainConfig, UserModelKind
+from trainer.own_numbers import OwnNumbers
 from trainer.prompting import PromptFormat
 from trainer.styled_users import StyledUserModel, styled_from_tensors
 from trainer.user_vectors import UserVectors, served_vectors
@@ -61,17 +62,11 @@ class IndividualUserModel:
         self, generic: Tensor, offsets: Mapping[int, Tensor], learning: Iterable[int]
     ) -> None:
         self._generic = nn.Parameter(generic.detach().clone())
-        self._frozen = {user: offset.detach().clone() for user, offset in offsets.items()}
-        self._learned = {
-            user: nn.Parameter(self._frozen.pop(user, torch.zeros_like(generic)))
-            for user in sorted(set(learning))
-        }
+        self._own = OwnNumbers(torch.zeros_like(generic), offsets, learning)
 
     def prefix(self, user_id: int | None) -> Tensor:
         """e_u, (P, H) fp32; e₀ for None and for a user never met."""
-        if user_id is None:
-            return self._generic
-        offset = self._learned.get(user_id, self._frozen.get(user_id))
+        offset = self._own.of(user_id)
         return self._generic if offset is None else self._generic + offset
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
@@ -80,18 +75,13 @@ class IndividualUserModel:
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """One o_u (P, H) per learning user, `user.<id>`."""
-        return {f"user.{user}": offset for user, offset in self._learned.items()}
+        return self._own.parameters()
 
     def tensors(self) -> dict[str, Tensor]:
         """generic (P, H), user_ids (N,) int64 ascending, offsets (N, P, H); on the CPU."""
-        offsets = {**self._frozen, **self._learned}
-        users = sorted(offsets)
-        empty = self._generic.new_zeros(0, *self._generic.shape)
-        stacked = torch.stack([offsets[user] for user in users]) if users else empty
         return {
             "generic": self._generic.detach().cpu().clone(),
-            "user_ids": torch.tensor(users, dtype=torch.int64),
-            "offsets": stacked.detach().cpu().clone(),
+            **self._own.tensors("offsets"),
         }
 
     def vectors(self) -> UserVectors:
