@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from playwright.sync_api import Browser, Page
 from sqlalchemy import text
 
@@ -20,6 +21,11 @@ from db.migrate import migrate
 from db.session import Database
 from dev.browser import chromium
 from dev.running import ROOT
+
+# A test's verdict hangs neither on the draw nor on how busy the machine is; new examples are looked
+# for with `--hypothesis-profile=default`.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -139,13 +145,20 @@ def browser() -> Iterator[Browser]:
         yield launched
 
 
+def where_it_is_morning() -> str:
+    """A time zone far from midnight, for pages that count what was done today."""
+    ahead_h = 10 - datetime.now(UTC).hour
+    ahead_h += 24 * (ahead_h < -12)
+    return f"Etc/GMT{-ahead_h:+d}"  # counted westwards
+
+
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """A page in a browser context of its own: another person. Options are the context's."""
     contexts = []
 
     def make(**options: Any) -> Page:
-        context = browser.new_context(**options)
+        context = browser.new_context(**{"timezone_id": where_it_is_morning(), **options})
         contexts.append(context)
         return context.new_page()
 

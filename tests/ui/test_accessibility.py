@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from dev.accessibility import DOORS, ROOMS, open_page, serious_in_every_look
 from dev.running import RunningApp
 from dev.waiting import wait_until_it_listens
+from tests.conftest import where_it_is_morning
 from tests.ui.conftest import Stored, counted, enter
 
 pytestmark = pytest.mark.browser
@@ -20,7 +21,7 @@ NewPage = Callable[..., Page]
 @pytest.fixture(scope="module")
 def admin(app: RunningApp, browser: Browser) -> Iterator[Page]:
     """Somebody whom every page is open to, with one choice behind them."""
-    page = browser.new_page()
+    page = browser.new_page(timezone_id=where_it_is_morning())
     enter(page, app.address)
     page.keyboard.press("1")
     counted(page, 1)

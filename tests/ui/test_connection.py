@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from backend import startup
+from backend.errors import ConfigurationError
 from dev.running import RunningApp
 from tests.ui.conftest import DESKTOP, Stored, counted, enter, name_of
 
 pytestmark = pytest.mark.browser
 
 
+def _kept_port() -> int:
+    """A free port that nobody is given who asks for any: it is free again after a kill."""
+    for port in range(18_000, 18_100):
+        try:
+            startup.listen("127.0.0.1", port).close()
+        except ConfigurationError:
+            continue
+        return port
+    raise AssertionError("a hundred ports are taken")
+
+
 def test_kill_and_restart_under_an_open_page(tmp_path: Path, new_page: Callable[..., Page]) -> None:
     page = new_page(viewport=DESKTOP)
     data = tmp_path / "data"
-    with RunningApp(data, engine="echo") as app:
+    port = str(_kept_port())
+    with RunningApp(data, engine="echo", port=port) as app:
         app.wait_ready()
         enter(page, app.address)
         name = name_of(page)
@@ -27,7 +40,6 @@ def test_kill_and_restart_under_an_open_page(tmp_path: Path, new_page: Callable[
         shown = page.locator("#prompt").inner_text()
         app.kill()
         expect(page.locator("#connection")).to_contain_text("cannot be reached", timeout=15_000)
-    port = str(urlsplit(app.address).port)
     with RunningApp(data, engine="echo", port=port) as app:
         app.wait_ready()
         expect(page.locator("#connection:not(:empty)")).to_have_count(0, timeout=15_000)

@@ -19,6 +19,8 @@ from tests.ui.conftest import Stored, settled
 from ui import lab_evidence
 
 SOON_MS = 20_000  # figures are read again after a while, later on a slow machine
+# No pair is blind, against the base model or a repeat by chance: each figure is known beforehand.
+SETTINGS = {"engine": "echo", "blind_share": "0", "base_share": "0", "repeat_share": "0"}
 NAME = "<b>${7*7}</b>"
 
 
@@ -89,7 +91,7 @@ def test_steps_with_few_choices_are_not_drawn() -> None:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """An app of its own: invented figures would be in the way of other tests."""
     folder = tmp_path_factory.mktemp("evidence") / "data"
-    with RunningApp(folder, engine="echo") as running:
+    with RunningApp(folder, **SETTINGS) as running:
         yield running.wait_ready()
 
 
@@ -155,7 +157,7 @@ def test_at_first_there_is_no_evidence_and_a_choice_is_scored(
     researcher.locator("#choose-a").click()
     expect(researcher.locator("#count")).to_have_text("1 of 20 today")
     researcher.goto(f"{app.address}/lab/")
-    # The score, unless the pair was blind, is all that has been measured.
+    # The score of that one choice is all that has been measured.
     values = researcher.locator("#lab-evidence .figure .prose.value")
     expect(values.nth(1)).to_have_text("no evidence yet · people, 1 pair", timeout=SOON_MS)
     assert stored.rows("SELECT count(*) FROM prequential_scores") == [(1,)]

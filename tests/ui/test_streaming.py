@@ -24,13 +24,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing"),
 ]
 
-WORD_S = 0.15
+# For tests that do not wait for the end: it must not come first on a busy machine either.
+slowly = pytest.mark.parametrize("word_s", [0.6])
 
 
 @pytest.fixture
-def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def word_s() -> float:
+    return 0.15
+
+
+@pytest.fixture
+def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word_s: float) -> Iterator[str]:
     """The app on an engine that takes its time, without prefetching."""
-    monkeypatch.setattr(assembly, "EchoEngine", functools.partial(EchoEngine, word_delay_s=WORD_S))
+    monkeypatch.setattr(assembly, "EchoEngine", functools.partial(EchoEngine, word_delay_s=word_s))
     settings = Settings.model_validate(
         {"engine": "echo", "prefetch": 0, "reveal": True, "data_dir": tmp_path}
     )
@@ -81,6 +87,7 @@ def test_a_pair_is_watched_until_it_is_there(slow: Page) -> None:
     expect(slow.locator("#card-a .writing")).to_have_css("opacity", "0")
 
 
+@slowly
 def test_a_choice_may_be_made_while_both_are_written(slow: Page) -> None:
     for choices in (1, 2):
         settled(slow)
@@ -94,6 +101,7 @@ def test_a_choice_may_be_made_while_both_are_written(slow: Page) -> None:
         expect(slow.locator("#prompt h1")).to_be_visible()
 
 
+@slowly
 def test_stopping_keeps_the_texts_and_lets_choose(slow: Page, tmp_path: Path) -> None:
     slow.locator("#stop").click()
     expect(slow.locator("#undo")).to_be_enabled()
