@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,19 @@ from sqlalchemy import func, select
 from backend import prompts
 from backend.comparison_views import ComparisonView
 from backend.comparisons import Desk
-from backend.engines.base import Sampling
+from backend.engines.base import Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.making import Maker
 from backend.plans import Shares
 from backend.repeats import Repeats
+from backend.shared_pairs import SharedPairs
+from backend.styles import Style
 from backend.versions import Versions
 from db.models import Comparison, User
 from db.session import Database
 from tests.conftest import Clock
+
+MIXED = Shares(blind=0.2, base=0.2)
 
 
 @dataclass
@@ -52,24 +56,39 @@ def open_house(
     folder: Path,
     pair_taken: Callable[[int], None] = lambda _user: None,
     *,
+    engine: EchoEngine | None = None,
     word_delay_s: float = 0.001,
+    max_new_tokens: int = 40,
+    shares: Shares = MIXED,
+    styles: Sequence[Style] = (),
+    shared_pairs: int = 0,
     repeat_share: float = 0.0,
+    profile_of: Callable[[int], str] = lambda _user: "",
+    priority: Priority = Priority.INTERACTIVE,
     reveal: bool = False,
 ) -> Iterator[House]:
-    """A desk on the echo engine, without prefetching."""
+    """A desk on the echo engine, without prefetching.
+
+    Args:
+        engine: one that the test listens to, else an echo with `word_delay_s`.
+        shared_pairs: how many of everybody's first pairs are shared ones.
+    """
     prompts.import_bank(database, clock())
-    engine = EchoEngine(word_delay_s=word_delay_s)
+    engine = engine or EchoEngine(word_delay_s=word_delay_s)
     versions = Versions(database, engine, folder, clock=clock)
     versions.ensure_initial()
     versions.follow()
     maker = Maker(
         database,
         engine,
-        sampling=Sampling(max_new_tokens=40),
-        shares=Shares(blind=0.2, base=0.2),
+        sampling=Sampling(max_new_tokens=max_new_tokens),
+        shares=shares,
+        styles=styles,
         clock=clock,
         rng=random.Random(3),
+        shared=SharedPairs(database, first=shared_pairs, clock=clock, rng=random.Random(5)),
         repeats=Repeats(database, share=repeat_share, clock=clock, rng=random.Random(2)),
+        profile_of=profile_of,
     )
     desk = Desk(
         database,
@@ -78,11 +97,14 @@ def open_house(
         clock=clock,
         rng=random.Random(4),
         pair_taken=pair_taken,
+        priority=priority,
         reveal=reveal,
     )
-    yield House(database, desk, maker, engine, versions, clock)
-    engine.close()
-    maker.close()
+    try:
+        yield House(database, desk, maker, engine, versions, clock)
+    finally:
+        engine.close()
+        maker.close()
 
 
 def last(views: Iterator[ComparisonView]) -> ComparisonView:

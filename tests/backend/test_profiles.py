@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,18 +11,17 @@ import pytest
 from sqlalchemy import select
 from transformers import AutoTokenizer
 
-from backend import prompts, round_input
+from backend import round_input
 from backend.comparisons import Desk
-from backend.engines.base import Condition, GenerationRequest, Priority, Sampling
+from backend.engines.base import Condition, GenerationRequest, Priority
 from backend.engines.echo import EchoEngine
 from backend.engines.generation import RunningGeneration
 from backend.errors import InvalidInput, NotAllowed, NotFound
-from backend.making import Maker
 from backend.plans import Shares
 from backend.profiles import Profiles
-from backend.versions import Versions
 from db.models import Choice, Response, User
 from db.session import Database
+from tests.backend.echo_house import open_house
 from tests.backend.house import CONFIG, House, new_user
 from tests.conftest import Clock
 from trainer.batching import pair_rows
@@ -55,33 +53,18 @@ def user(database: Database, clock: Clock) -> int:
 def desk(
     database: Database, clock: Clock, folder: Path, *, used: bool, blind_share: float
 ) -> Iterator[tuple[Desk, Listening]]:
-    prompts.import_bank(database, clock())
+    """Each pair holds a personal response and a generic one or one of the base model."""
     engine = Listening()
-    versions = Versions(database, engine, folder, clock=clock)
-    versions.ensure_initial()
-    versions.follow()
-    maker = Maker(
+    with open_house(
         database,
-        engine,
-        sampling=Sampling(max_new_tokens=8),
+        clock,
+        folder,
+        engine=engine,
+        max_new_tokens=8,
         shares=Shares(blind=blind_share, base=1 - blind_share),
-        clock=clock,
-        rng=random.Random(1),
         profile_of=Profiles(database, used=used).in_prompt,
-    )
-    yield (
-        Desk(
-            database,
-            maker,
-            max_prompt_chars=100,
-            clock=clock,
-            rng=random.Random(2),
-            pair_taken=lambda _user: None,
-        ),
-        engine,
-    )
-    engine.close()
-    maker.close()
+    ) as house:
+        yield house.desk, engine
 
 
 def test_a_profile_is_kept_replaced_and_erased(database: Database, user: int) -> None:
