@@ -36,8 +36,11 @@ demo: $(VENV)/ready
 		ATTUNE_TRAINER_NICE=0 \
 		$(BIN)/python app.py
 
+# Each worker takes whole files in turn, and has a database server, a browser and an app of its own.
+WORKERS ?= 2
 test: check chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder \
+		--durations=15
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
 from backend import base_model
 from db.migrate import migrate
 from db.session import Database
 from dev.browser import chromium
-from dev.running import ROOT
+from dev.running import ROOT, RunningApp
 
+# One thread each, which sleeps while it waits: tests run side by side, and with more of them the
+# last digits would depend on the machine. Read when torch is imported, also in started processes.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# What takes a moment here may take many on a busy machine.
+expect.set_options(timeout=30_000)
 # A test's verdict hangs neither on the draw nor on how busy the machine is; new examples are looked
 # for with `--hypothesis-profile=default`.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -65,7 +71,13 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     # Not in pytest's own folder: run by root, Postgres runs as another user, who may not enter it.
     with tempfile.TemporaryDirectory(prefix="attune-postgres-") as folder:
-        server = get_server(folder)
+        # One process at a time: run by root, the first one makes that user.
+        with FileLock(tmp_path_factory.getbasetemp().parent / "postgres.lock"):
+            server = get_server(folder)
+        # It need not outlive a power cut, and makes a database for every other test.
+        for costly in ("fsync", "full_page_writes", "synchronous_commit"):
+            _run_on_postgres(server.get_uri(), f"ALTER SYSTEM SET {costly} = off")
+        _run_on_postgres(server.get_uri(), "SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
 
@@ -102,11 +114,13 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
 
 
 @pytest.fixture
-def fresh_postgres_url(postgres_url: str, postgres_template: str) -> str:
+def fresh_postgres_url(postgres_url: str, postgres_template: str) -> Iterator[str]:
     """A migrated Postgres database of this test's own."""
     name = f"attune_{next(_numbers)}"
     _run_on_postgres(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
-    return with_name(postgres_url, name)
+    yield with_name(postgres_url, name)
+    # Eight megabytes each, and nobody looks at them again.
+    _run_on_postgres(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -136,6 +150,13 @@ def _run_on_postgres(url: str, statement: str) -> None:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(statement))
     database.close()
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """One app on the echo engine for all tests that need no other; each is a guest of its own."""
+    with RunningApp(tmp_path_factory.mktemp("app") / "data", engine="echo") as running:
+        yield running.wait_ready()
 
 
 @pytest.fixture(scope="session")

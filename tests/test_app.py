@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from backend import startup
 from backend.settings import Settings
 from dev.running import ROOT, RunningApp, environment
 from dev.waiting import wait_for
@@ -71,8 +72,8 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    with RunningApp(tmp_path / "first", engine="echo") as first:
-        port = first.address.rpartition(":")[2]
+    with startup.listen("127.0.0.1", 0) as first:
+        port = str(first.getsockname()[1])
         assert "cannot listen" in _refused(tmp_path, engine="echo", port=port)
 
 
@@ -101,15 +102,13 @@ def test_health_comes_first_then_readiness_and_the_admin_link_works_once(tmp_pat
         assert not any("first admin" in line for line in app.lines)
 
 
-def test_a_stranger_is_sent_to_sign_in(tmp_path: Path) -> None:
+def test_a_stranger_is_sent_to_sign_in(app: RunningApp) -> None:
     headers = {"Accept": "text/html", "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
-    with RunningApp(tmp_path, engine="echo") as app:
-        app.wait_ready()
-        assert httpx.get(f"{app.address}/lab").headers["location"] == "/lab/"
-        for path in ("/", "/lab/", "/account"):
-            answer = httpx.get(f"{app.address}{path}", headers=headers)
-            assert answer.status_code == 303
-            assert answer.headers["location"].startswith("/login")
+    assert httpx.get(f"{app.address}/lab").headers["location"] == "/lab/"
+    for path in ("/", "/lab/", "/account"):
+        answer = httpx.get(f"{app.address}{path}", headers=headers)
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("/login")
 
 
 def test_personas_choose_from_the_start_on_and_end_with_the_app(tmp_path: Path) -> None:

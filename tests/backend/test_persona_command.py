@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,19 +10,8 @@ import pytest
 
 from backend.persona_command import main
 from backend.persona_rules import RULES
+from backend.settings import Settings, load_settings
 from dev.running import ROOT, environment
-
-
-def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "backend.personas", *arguments],
-        check=False,
-        cwd=ROOT,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_help_and_the_list_of_rules(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,9 +43,26 @@ def test_what_does_not_fit_is_one_line(
     assert told.count("\n") == 1
 
 
+def test_options_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Settings] = []
+    monkeypatch.setenv("ATTUNE_SIGNUP", "closed")
+    monkeypatch.setattr(os, "execve", lambda *given: told.append(load_settings(given[2])))
+    main(["--rules", "warm,sober", "--choices", "7", "--noise", "0.25", "--side-bias", "0.5"])
+    (settings,) = told
+    assert (settings.personas, settings.persona_choices) == ("warm,sober", 7)
+    assert (settings.persona_noise, settings.persona_side_bias) == (0.25, 0.5)
+    assert settings.signup == "closed"
+
+
 def test_app_takes_its_place_with_the_environments_settings() -> None:
-    refused = run("--count", "2", signup="maybe")
+    refused = subprocess.run(
+        [sys.executable, "-m", "backend.personas", "--count", "2"],
+        check=False,
+        cwd=ROOT,
+        env=environment(signup="maybe"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert refused.returncode == 2
     assert "attune: ATTUNE_SIGNUP='maybe'" in refused.stderr
-    refused = run("--choices", "-1")
-    assert "attune: ATTUNE_PERSONA_CHOICES='-1'" in refused.stderr

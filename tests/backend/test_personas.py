@@ -156,7 +156,7 @@ def test_a_second_start_is_refused_while_they_choose(make_cast: Callable[..., Ca
 
 def test_stopping_is_prompt_and_the_pair_comes_back(make_cast: Callable[..., Cast]) -> None:
     """A pair takes the better part of a second here; nobody waits for its end."""
-    cast = make_cast(word_delay_s=0.05)
+    cast = make_cast(word_delay_s=0.02)
     personas = cast.personas(limit=None)
     personas.start(PAIR)
     wait_for(lambda: cast.choices() > 0)

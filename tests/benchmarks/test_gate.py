@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.gate import main
 from benchmarks.gate_candidates import CLASSES
 from benchmarks.gate_report import read_records
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_it_judges_every_class_and_resumes(

@@ -39,10 +39,10 @@ def test_kill_and_restart_under_an_open_page(tmp_path: Path, new_page: Callable[
         counted(page, 1)
         shown = page.locator("#prompt").inner_text()
         app.kill()
-        expect(page.locator("#connection")).to_contain_text("cannot be reached", timeout=15_000)
+        expect(page.locator("#connection")).to_contain_text("cannot be reached")
     with RunningApp(data, engine="echo", port=port) as app:
         app.wait_ready()
-        expect(page.locator("#connection:not(:empty)")).to_have_count(0, timeout=15_000)
+        expect(page.locator("#connection:not(:empty)")).to_have_count(0)
         expect(page.locator("#prompt")).to_have_text(shown, use_inner_text=True)
         page.locator("#choose-b").click()
         counted(page, 2)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dev.running import RunningApp
-from tests.ui.conftest import Stored, settled
+from tests.ui.conftest import Stored, settled, sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -79,13 +79,9 @@ def researcher(
 ) -> Page:
     """In the lab, as a guest who was made a researcher."""
     page = new_page(viewport={"width": 1440, "height": 1000})
-    page.goto(f"{app.address}/login")
-    page.get_by_role("button", name="Try it as a guest").click()
-    settled(page)
+    sign_in(page, app.address)
     stored.rows("UPDATE users SET role = 'researcher' WHERE id = (SELECT max(id) FROM users)")
-    page.reload()
-    settled(page)
-    page.get_by_role("link", name="Lab").click()
+    page.goto(f"{app.address}/lab/")
     expect(page.locator("#lab-summary")).to_contain_text("version 1 is live")
     return page
 
@@ -105,6 +101,16 @@ def test_every_handler_asks_for_the_role(researcher: Page, stored: Stored) -> No
     with researcher.expect_response("**/gradio_api/run/**") as answered:
         researcher.locator("#train-now").click()
     assert answered.value.status in {401, 403}
+
+
+def test_who_became_a_researcher_finds_the_lab(guest: Callable[..., Page], stored: Stored) -> None:
+    page = guest()
+    expect(page.get_by_role("link", name="Lab")).to_have_count(0)
+    stored.rows("UPDATE users SET role = 'researcher' WHERE id = (SELECT max(id) FROM users)")
+    page.reload()
+    settled(page)
+    page.get_by_role("link", name="Lab").click()
+    expect(page.locator("#lab-summary p")).to_be_visible()
 
 
 def test_rounds_versions_users(researcher: Page) -> None:

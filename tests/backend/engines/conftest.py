@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from backend.engines.base import Engine, VersionRef
@@ -17,11 +16,6 @@ from backend.engines.echo import EchoEngine, write_version
 from backend.engines.local import LocalEngine
 from tests.backend.engines.making import USERS, tiny_model, write_random_version
 from trainer.language_model import LanguageModel, load_language_model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
