@@ -15,10 +15,9 @@ from db.session import Database
 from dev.running import RunningApp
 from tests.backend.judged import Judged
 from tests.conftest import Clock
-from tests.ui.conftest import Stored, settled
+from tests.ui.conftest import Stored, settled, sign_in
 from ui import lab_evidence
 
-SOON_MS = 20_000  # figures are read again after a while, later on a slow machine
 # No pair is blind, against the base model or a repeat by chance: each figure is known beforehand.
 SETTINGS = {"engine": "echo", "blind_share": "0", "base_share": "0", "repeat_share": "0"}
 NAME = "<b>${7*7}</b>"
@@ -132,14 +131,10 @@ def invented(app: RunningApp) -> None:
 def researcher(app: RunningApp, stored: Stored, new_page: Callable[..., Page]) -> Page:
     """In the lab, as a guest who was made a researcher."""
     page = new_page(viewport={"width": 1440, "height": 1000})
-    page.goto(f"{app.address}/login")
-    page.get_by_role("button", name="Try it as a guest").click()
-    expect(page.locator("#choose-a")).to_be_enabled(timeout=SOON_MS)  # the first page takes longer
+    sign_in(page, app.address)
     stored.rows("UPDATE users SET role = 'researcher' WHERE id = (SELECT max(id) FROM users)")
-    page.reload()
-    settled(page)
-    page.get_by_role("link", name="Lab").click()
-    expect(page.locator("#evidence-summary p")).to_be_visible(timeout=SOON_MS)
+    page.goto(f"{app.address}/lab/")
+    expect(page.locator("#evidence-summary p")).to_be_visible()
     return page
 
 
@@ -159,7 +154,7 @@ def test_at_first_there_is_no_evidence_and_a_choice_is_scored(
     researcher.goto(f"{app.address}/lab/")
     # The score of that one choice is all that has been measured.
     values = researcher.locator("#lab-evidence .figure .prose.value")
-    expect(values.nth(1)).to_have_text("no evidence yet · people, 1 pair", timeout=SOON_MS)
+    expect(values.nth(1)).to_have_text("no evidence yet · people, 1 pair")
     assert stored.rows("SELECT count(*) FROM prequential_scores") == [(1,)]
 
 
@@ -168,9 +163,7 @@ def test_figures_curve_users_and_versions(
     invented: None, researcher: Page, picture: Callable[..., None]
 ) -> None:
     summary = researcher.locator("#evidence-summary")
-    expect(summary).to_contain_text(
-        "Simulated users: personal responses are preferred", timeout=SOON_MS
-    )
+    expect(summary).to_contain_text("Simulated users: personal responses are preferred")
     values = researcher.locator("#lab-evidence .figure .prose.value")
     expect(values.nth(0)).to_contain_text("people, 17 pairs: 14 won")
     expect(values.nth(0)).to_contain_text("simulated, 34 pairs: 28 won")
@@ -198,7 +191,7 @@ def test_it_fits_on_a_phone_in_the_dark(
     researcher.emulate_media(color_scheme="dark")
     researcher.set_viewport_size({"width": 390, "height": 844})
     researcher.reload()
-    expect(researcher.locator("#evidence-users tbody tr")).not_to_have_count(0, timeout=SOON_MS)
+    expect(researcher.locator("#evidence-users tbody tr")).not_to_have_count(0)
     wide = researcher.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     assert not wide
     picture(researcher, "lab-evidence-phone", full_page=True)

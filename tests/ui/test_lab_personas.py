@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from dev.running import RunningApp
 from dev.waiting import wait_for
-from tests.ui.conftest import Stored, enter, settled
+from tests.ui.conftest import Stored, sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -27,11 +27,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
 def researcher(app: RunningApp, stored: Stored, new_page: Callable[..., Page]) -> Iterator[Page]:
     """In the lab, as a guest who was made a researcher; no persona chooses afterwards."""
     page = new_page(viewport={"width": 1440, "height": 1000})
-    enter(page, app.address)
+    sign_in(page, app.address)
     stored.rows("UPDATE users SET role = 'researcher' WHERE id = (SELECT max(id) FROM users)")
-    page.reload()
-    settled(page)
-    page.get_by_role("link", name="Lab").click()
+    page.goto(f"{app.address}/lab/")
     expect(page.locator("#personas-state p")).to_be_visible()
     yield page
     stored.rows("UPDATE users SET role = 'researcher' WHERE is_guest = 1")

@@ -66,7 +66,7 @@ def row(page: Page, number: int) -> Locator:
 
 
 def test_nothing_is_claimed_before_there_is_anything(guest: Guest) -> None:
-    page = guest()
+    page = guest("/")
     page.get_by_role("link", name="My taste").click()
     expect(page).to_have_url(re.compile(r"/taste/$"))
     expect(page.get_by_role("link", name="My taste")).to_have_attribute("aria-current", "page")
@@ -79,7 +79,7 @@ def test_nothing_is_claimed_before_there_is_anything(guest: Guest) -> None:
 
 
 def test_figures_with_their_counts_ranges_and_controls(guest: Guest, judged: Judged) -> None:
-    page = guest()
+    page = guest("/account")
     user, _ = chosen(judged, page, 20)
     version = judged.version(ECHO)
     sides = ("personal", "generic")
@@ -100,7 +100,7 @@ def test_figures_with_their_counts_ranges_and_controls(guest: Guest, judged: Jud
 
 
 def test_one_prompt_for_everyone_and_for_you(guest: Guest, stored: Stored) -> None:
-    page = guest()
+    page = guest("/account")
     user = "SELECT id FROM users WHERE username = ?"
     name = name_of(page)
     visit(page)
@@ -120,7 +120,7 @@ def test_one_prompt_for_everyone_and_for_you(guest: Guest, stored: Stored) -> No
 
 
 def test_words_about_oneself_are_written_kept_and_erased(guest: Guest, stored: Stored) -> None:
-    page = guest()
+    page = guest("/account")
     kept = "SELECT profile FROM users WHERE username = ?"
     name = name_of(page)
     visit(page)
@@ -145,7 +145,7 @@ def test_words_about_oneself_are_written_kept_and_erased(guest: Guest, stored: S
 
 
 def test_every_choice_is_listed_page_by_page_and_found(guest: Guest, judged: Judged) -> None:
-    page = guest()
+    page = guest("/account")
     chosen(judged, page, 8)
     visit(page)
     expect(page.locator("#past-place")).to_have_text("1–6 of 8")
@@ -165,7 +165,7 @@ def test_every_choice_is_listed_page_by_page_and_found(guest: Guest, judged: Jud
 
 
 def test_a_choice_is_changed(guest: Guest, judged: Judged, stored: Stored) -> None:
-    page = guest()
+    page = guest("/account")
     name = name_of(page)
     chosen(judged, page, 2)
     visit(page)
@@ -189,7 +189,7 @@ def test_a_choice_is_changed(guest: Guest, judged: Judged, stored: Stored) -> No
 
 
 def test_two_tabs_cannot_both_change_it(guest: Guest, judged: Judged, stored: Stored) -> None:
-    first = guest()
+    first = guest("/account")
     name = name_of(first)
     chosen(judged, first, 1)
     second = first.context.new_page()
@@ -209,7 +209,7 @@ def test_someone_elses_choice_is_neither_shown_nor_changed(
     guest: Guest, judged: Judged, stored: Stored
 ) -> None:
     """Forged ids: a friendly message, no text, nothing stored."""
-    owner, thief = guest(), guest()
+    owner, thief = guest("/account"), guest("/account")
     owners = name_of(owner)
     _, comparisons = chosen(judged, owner, 1)
     chosen(judged, thief, 1)
@@ -229,7 +229,7 @@ def test_someone_elses_choice_is_neither_shown_nor_changed(
 
 
 def test_model_text_is_data_here_too(guest: Guest, judged: Judged) -> None:
-    page = guest()
+    page = guest("/account")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     _, comparisons = chosen(judged, page, 1)
@@ -247,7 +247,7 @@ def test_model_text_is_data_here_too(guest: Guest, judged: Judged) -> None:
 
 
 def test_taking_it_all_along_and_erasing_oneself(guest: Guest, stored: Stored) -> None:
-    page = guest()
+    page = guest("/account")
     name = name_of(page)
     visit(page)
     with page.expect_download() as download:
@@ -271,7 +271,7 @@ def test_it_looks_as_designed(guest: Guest, judged: Judged, picture: Callable[..
         "taste-phone": {"viewport": PHONE, "has_touch": True},
     }
     for name, options in looks.items():
-        page = guest(**options)
+        page = guest("/account", **options)
         chosen(judged, page, 34)
         visit(page)
         page.get_by_label("Your prompt").fill("How do I start running?")
