@@ -26,6 +26,7 @@ from backend.persona_cast import rules_from
 from backend.settings import Settings, load_settings
 from db.session import Database
 from ui import server_pages
+from ui.language import Languages, folders_of
 
 _log = logging.getLogger("attune")
 _STARTED = 0
@@ -66,7 +67,8 @@ def _serve(settings: Settings) -> int:
         closing.callback(listening.close)
         address = settings.public_url or "http://{}:{}".format(*listening.getsockname()[:2])
 
-        door = FrontDoor(server_pages.waiting_page, framers=_framers(settings))
+        languages = Languages(settings.language, folders_of(settings.languages_dir))
+        door = FrontDoor(server_pages.WaitingPage(languages), framers=_framers(settings))
         server = uvicorn.Server(
             uvicorn.Config(
                 door,
@@ -79,7 +81,7 @@ def _serve(settings: Settings) -> int:
 
         def open_house() -> None:
             try:
-                _open(settings, data, database, door, closing)
+                _open(settings, data, database, languages, door=door, closing=closing)
             except Unavailable:
                 return  # stopped while starting
             except AttuneError as error:
@@ -106,7 +108,13 @@ def _serve(settings: Settings) -> int:
 
 
 def _open(
-    settings: Settings, data: Path, database: Database, door: FrontDoor, closing: ExitStack
+    settings: Settings,
+    data: Path,
+    database: Database,
+    languages: Languages,
+    *,
+    door: FrontDoor,
+    closing: ExitStack,
 ) -> None:
     """Build the house and install it behind the front door."""
     # Late, and only here: this import takes seconds.
@@ -116,6 +124,7 @@ def _open(
         settings=settings,
         data=data,
         database=database,
+        languages=languages,
         announce=door.announce,
         closing=closing,
     )

@@ -59,16 +59,17 @@ from backend.trying import Trials
 from backend.vector_files import VectorFiles
 from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
+from backend.wording import msg
 from db.session import Database
 from trainer.config import TrainConfig
 from trainer.directions import read_directions
 from trainer.language_model import load_language_model
 from ui import layout, server_pages
-from ui.accounts import add_account_pages
 from ui.compare import build_compare
-from ui.guide import add_guide
+from ui.compare_handlers import DeskServices
+from ui.form_pages import add_form_pages
 from ui.lab import build_lab
-from ui.my_data_pages import MyDataPages
+from ui.language import Languages
 from ui.taste import TasteServices, build_taste
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Ground:
     """What stands before the house is built.
 
     Attributes:
+        languages: what the pages can be read in.
         announce: says what is going on, for the waiting page.
         closing: undoes, last first, what was started.
     """
@@ -90,6 +92,7 @@ class Ground:
     settings: Settings
     data: Path
     database: Database
+    languages: Languages
     announce: Callable[[str], None]
     closing: ExitStack
 
@@ -105,7 +108,7 @@ def build(ground: Ground) -> FastAPI:
     model = None if settings.engine == "echo" else _resolve_model(ground)
     engine = _make_engine(ground, model)
     versions = Versions(database, engine, ground.data / "versions", clock=now)
-    ground.announce("preparing the first version")
+    ground.announce(msg("preparing the first version"))
     try:
         versions.follow()
     except ValueError as error:  # the recipe's adapter does not fit this model
@@ -120,7 +123,7 @@ def build(ground: Ground) -> FastAPI:
     )
     desk, personas = _make_desk(ground, engine, versions, accounts)
     training = _make_training(ground, engine, versions, model)
-    ground.announce("opening the pages")
+    ground.announce(msg("opening the pages"))
     insights = Insights(
         database,
         identity=engine.model_identity,
@@ -128,7 +131,8 @@ def build(ground: Ground) -> FastAPI:
         min_choices=settings.round_min_choices,
     )
     preferences = DeskPreferences(database, clock=now, daily_goal=settings.daily_goal)
-    compare = build_compare(desk, preferences, insights, accounts)
+    spoken = ground.languages
+    compare = build_compare(DeskServices(desk, preferences, insights, accounts, spoken))
     evidence = Evidence(database, identity=engine.model_identity)
     lab = build_lab(insights, training, versions, accounts, personas, evidence=evidence)
     taste = _make_taste(ground, engine, insights, accounts)
@@ -167,7 +171,7 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
     if model is None:
         return EchoEngine()
     settings = ground.settings
-    ground.announce("loading the model")
+    ground.announce(msg("loading the model"))
     try:
         base = load_language_model(
             model.path, model.identity, device=settings.device, dtype=settings.dtype
@@ -256,6 +260,7 @@ def _make_taste(
             history=History(database, clock=now),
             profiles=profiles,
             trials=trials,
+            languages=ground.languages,
         )
     )
 
@@ -343,7 +348,7 @@ def _make_web(
     hugging_face = _hugging_face(settings, secure)
     web = create_web(
         assets=layout.ASSETS,
-        error_page=server_pages.error_page,
+        error_page=server_pages.ErrorPage(ground.languages),
         public_url=settings.public_url,
         embed=settings.embed,
         form_targets=(hugging_face.origin,) if hugging_face is not None else (),
@@ -355,29 +360,24 @@ def _make_web(
         consent_text=read_consent(settings.consent_file),
     )
     visitors = Visitors(accounts, lacks_consent=introductions.lacks_consent)
-    cookie = SessionCookie(secure=secure, embed=settings.embed)
-    add_account_pages(
+    add_form_pages(
         web,
         accounts=accounts,
         administration=Administration(ground.database, clock=now),
         visitors=visitors,
-        cookie=cookie,
+        cookie=SessionCookie(secure=secure, embed=settings.embed),
+        languages=ground.languages,
         introductions=introductions,
+        my_data=MyData(ground.database, vectors, clock=now),
+        erasure=erasure,
         hugging_face=hugging_face,
         public_url=settings.public_url,
         embed=settings.embed,
     )
-    add_guide(web, embed=settings.embed)
-    MyDataPages(
-        my_data=MyData(ground.database, vectors, clock=now),
-        erasure=erasure,
-        visitors=visitors,
-        cookie=cookie,
-        shown=server_pages.ServerPages(embed=settings.embed),
-    ).add_to(web)
     layout.mount(
         web,
         pages,
+        languages=ground.languages,
         signed_in=visitors.page_user,
         researcher=visitors.researcher_only,
     )

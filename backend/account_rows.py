@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 from backend.errors import Conflict, NotAllowed, NotFound
 from backend.identity import includes, token_hash
 from backend.passwords import GUEST_PREFIX
+from backend.wording import msg
 from db.models import Invite, User
 from db.queries import users as queries
 
 _LONGEST_STEM = 24  # leaves room for a number within a name's 32 characters
-_TAKEN = "That name is taken. Please choose another."
+_TAKEN = msg("That name is taken. Please choose another.")
 
 
 def add_user(
@@ -95,9 +96,9 @@ def admit(session: Session, signup: str, invite: str | None, now: datetime) -> N
     """
     found = open_invite(session, invite, now) if invite is not None else None
     if signup == "closed" and (found is None or found.created_by is not None):
-        raise NotAllowed("Sign-up is closed here.")
+        raise NotAllowed(msg("Sign-up is closed here."))
     if signup == "invite" and found is None:
-        raise NotAllowed("You need an invite to make an account here.")
+        raise NotAllowed(msg("You need an invite to make an account here."))
 
 
 def open_invite(session: Session, token: str, now: datetime) -> Invite:
@@ -116,7 +117,7 @@ def open_invite(session: Session, token: str, now: datetime) -> Invite:
         or invite.expires_at <= now
         or (invite.created_by is None and queries.has_admin(session))
     ):
-        raise NotFound("This invite has been used or has expired.")
+        raise NotFound(msg("This invite has been used or has expired."))
     return invite
 
 
@@ -128,7 +129,7 @@ def use_invite(session: Session, token: str, user: User, now: datetime) -> None:
     """
     invite = open_invite(session, token, now)
     if not queries.take_invite(session, invite.id, user.id, now):
-        raise Conflict("This invite was used a moment ago.")
+        raise Conflict(msg("This invite was used a moment ago."))
     if not includes(user.role, invite.role):
         user.role = invite.role
 
@@ -137,7 +138,7 @@ def _free(session: Session, candidates: Iterable[str]) -> str:
     for name in candidates:
         if queries.user_by_key(session, name.casefold()) is None:
             return name
-    raise Conflict("No free name was found. Please try again.")
+    raise Conflict(msg("No free name was found. Please try again."))
 
 
 def _names_like(wanted: str) -> Iterator[str]:

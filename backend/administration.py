@@ -15,13 +15,15 @@ from sqlalchemy.orm import Session
 from backend import account_rows
 from backend.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from backend.identity import token_hash
+from backend.wording import msg
 from db.models import ROLES, Invite, User
 from db.queries import users as queries
 from db.session import Database
 
 INVITE_DAYS = 7
 MOST_USERS_SHOWN = 200
-_LAST_ADMIN = "There must be another admin first."
+_ROLES = msg("The roles are {roles}.")
+_LAST_ADMIN = msg("There must be another admin first.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Administration:
             _require_admin(session, by_id)
             user = _found(session, user_id)
             if (user.is_guest or user.is_simulated) and role != "annotator":
-                raise Conflict("Only people with a full account can have this role.")
+                raise Conflict(msg("Only people with a full account can have this role."))
             if user in admins and role != "admin" and len(admins) == 1:
                 raise Conflict(_LAST_ADMIN)
             user.role = _known_role(role)
@@ -178,19 +180,19 @@ class Administration:
 def _require_admin(session: Session, user_id: int) -> None:
     user = queries.user_by_id(session, user_id)
     if user is None or user.role != "admin" or user.disabled_at is not None:
-        raise NotAllowed("This is for admins.")
+        raise NotAllowed(msg("This is for admins."))
 
 
 def _found(session: Session, user_id: int) -> User:
     user = queries.user_by_id(session, user_id, lock=True)
     if user is None:
-        raise NotFound("There is no such user.")
+        raise NotFound(msg("There is no such user."))
     return user
 
 
 def _known_role(role: str) -> str:
     if role not in ROLES:
-        raise InvalidInput(f"The roles are {', '.join(ROLES)}.")
+        raise InvalidInput(_ROLES, roles=", ".join(ROLES))
     return role
 
 

@@ -25,6 +25,7 @@ from backend.identity import (
     token_hash,
 )
 from backend.passwords import Passwords, checked_name, checked_password, name_key
+from backend.wording import msg
 from db.models import User, WebSession
 from db.queries import users as queries
 from db.session import Database
@@ -36,7 +37,7 @@ SignUp = Literal["open", "invite", "closed"]
 _GUEST_SESSION_DAYS = 365  # a guest has no other way back in
 _SEEN_EVERY = timedelta(hours=1)
 _REMEMBER_BROWSERS = timedelta(days=180)
-_WRONG = "Name and password do not go together."
+_WRONG = msg("Name and password do not go together.")
 
 
 class Accounts:
@@ -97,7 +98,7 @@ class Accounts:
             NotAllowed: guests are not let in. TooManyRequests: too many from this address.
         """
         if not self.guests_welcome:
-            raise NotAllowed("Guests are not let in here. Please sign in.")
+            raise NotAllowed(msg("Guests are not let in here. Please sign in."))
         now = self._clock()
         with self._database.write() as session:
             throttle.begin(session, {}, throttle.new_account_limits(address), now)
@@ -209,9 +210,9 @@ class Accounts:
         with self._database.write() as session:
             user = _usable(queries.user_by_id(session, user_id, lock=True))
             if user.is_guest:
-                raise Conflict("A guest account needs a name first.")
+                raise Conflict(msg("A guest account needs a name first."))
             if includes(user.role, account_rows.open_invite(session, invite, now).role):
-                raise Conflict("Your account can do this already; the invite stays unused.")
+                raise Conflict(msg("Your account can do this already; the invite stays unused."))
             account_rows.use_invite(session, invite, user, now)
             return describe(user)
 
@@ -228,17 +229,17 @@ class Accounts:
         with self._database.write() as session:
             user = _usable(queries.user_by_id(session, user_id, lock=True))
             if user.is_guest:
-                raise Conflict("A guest account needs a name first.")
+                raise Conflict(msg("A guest account needs a name first."))
             checked_password(new, user.username)
             stored = user.password_hash
             attempt = throttle.begin(session, throttle.password_change_limits(user_id), {}, now)
         if stored is not None and not self._passwords.matches(stored, current):
-            raise InvalidInput("The present password is not right.")
+            raise InvalidInput(msg("The present password is not right."))
         hashed = self._passwords.hash(new)
         with self._database.write() as session:
             user = _usable(queries.user_by_id(session, user_id, lock=True))
             if user.password_hash != stored:
-                raise Conflict("The password was changed in another window.")
+                raise Conflict(msg("The password was changed in another window."))
             throttle.forgive(session, attempt)
             user.password_hash = hashed
             queries.revoke_sessions(session, user.id, now)
@@ -291,7 +292,7 @@ class Accounts:
         with self._database.read() as session:
             user = queries.user_by_id(session, user_id)
         if user is None or user.disabled_at is not None:
-            raise NotSignedIn("Please sign in again.")
+            raise NotSignedIn(msg("Please sign in again."))
         return describe(user)
 
     def tidy(self) -> None:
@@ -300,6 +301,15 @@ class Accounts:
         with self._database.write() as session:
             queries.delete_failures(session, now - timedelta(seconds=throttle.LONGEST_WINDOW_S))
             queries.delete_sessions(session, now - _REMEMBER_BROWSERS)
+
+    def choose_language(self, user_id: int, code: str) -> None:
+        """This user reads all pages in the language; empty: as the browser says.
+
+        Raises:
+            NotFound, NotAllowed: no such account, or disabled.
+        """
+        with self._database.write() as session:
+            _usable(queries.user_by_id(session, user_id, lock=True)).language = code
 
     def _open(self, session: Session, user: User, now: datetime) -> SignedIn:
         token = secrets.token_urlsafe(32)
@@ -318,12 +328,12 @@ class Accounts:
 
 def _usable(user: User | None) -> User:
     if user is None:
-        raise NotFound("There is no such account.")
+        raise NotFound(msg("There is no such account."))
     if user.disabled_at is not None:
-        raise NotAllowed("This account is disabled.")
+        raise NotAllowed(msg("This account is disabled."))
     return user
 
 
 def _refuse_full_account(user: User | None) -> None:
     if user is None or not user.is_guest:
-        raise Conflict("This account already has a name.")
+        raise Conflict(msg("This account already has a name."))

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from backend.comparison_views import ComparisonView, view_of
 from backend.engines.base import Condition
 from backend.errors import Conflict, InvalidInput, NotFound
+from backend.wording import msg
 from db.models import Choice, Comparison
 from db.queries import comparisons as queries
 from db.queries import desk as desk_queries
@@ -24,15 +25,15 @@ from db.session import Database
 VERDICTS = ("a", "b", "tie", "both_bad", "skip")
 _PREFERENCES = ("a", "b")
 _MAX_REASON_CHARS = 500
-_UNKNOWN_VERDICT = "That is not one of the answers."
-_UNKNOWN_STRENGTH = "The strength is either slightly or clearly."
-_NOT_YOURS = "This pair is not yours to judge. Here is your own."
-_ANSWERED = "You have answered this pair already. Here is the next one."
-_REASON_LENGTH = "A reason has 1 to {most} characters."
-_NOT_YOUR_CHOICE = "That choice is not yours."
-_CHOICE_CHANGED = "That choice has changed since. Nothing was added to it."
-_NO_STRENGTH = "Only a preference can be clear."
-_NOTHING_TO_UNDO = "There is nothing to undo."
+_UNKNOWN_VERDICT = msg("That is not one of the answers.")
+_UNKNOWN_STRENGTH = msg("The strength is either slightly or clearly.")
+_NOT_YOURS = msg("This pair is not yours to judge. Here is your own.")
+_ANSWERED = msg("You have answered this pair already. Here is the next one.")
+_REASON_LENGTH = msg("A reason has 1 to {most} characters.")
+_NOT_YOUR_CHOICE = msg("That choice is not yours.")
+_CHOICE_CHANGED = msg("That choice has changed since. Nothing was added to it.")
+_NO_STRENGTH = msg("Only a preference can be clear.")
+_NOTHING_TO_UNDO = msg("There is nothing to undo.")
 
 
 class Choosing:
@@ -104,7 +105,7 @@ class Choosing:
         """
         trimmed = reason.replace("\x00", "").strip()
         if not trimmed or len(trimmed) > _MAX_REASON_CHARS:
-            raise InvalidInput(_REASON_LENGTH.format(most=_MAX_REASON_CHARS))
+            raise InvalidInput(_REASON_LENGTH, most=_MAX_REASON_CHARS)
         with _one_answer(), self._database.write() as session:
             old = self._standing(session, user_id, choice_id)
             new = self._successor(session, old, old.verdict)

@@ -9,6 +9,16 @@ from backend.prompts import messages_of
 from db.models import Comparison
 from trainer.types import Message
 
+__all__ = [
+    "EMPTY_VIEW",
+    "ComparisonView",
+    "Message",
+    "Progress",
+    "enough_to_judge",
+    "view_of",
+    "view_of_making",
+]
+
 _JUDGEABLE_CHARS = 20
 
 

@@ -23,17 +23,18 @@ from backend.comparison_views import (
 from backend.engines.base import Priority
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.making import Maker, Making, PromptText
+from backend.wording import msg
 from db.models import Comparison, Prompt, Response
 from db.queries import comparisons as queries
 from db.session import Database
 from trainer.types import Message
 
 _GENERATION_TIMEOUT_S = 600.0
-_TOO_LONG = "That is too long for this model. Please shorten it."
-_GONE = "That pair is gone. Here is the next one."
-_TOO_EARLY = "One moment: there is too little to choose by yet."
-_NOT_EMPTY = "That response is there already."
-_NO_RESPONSE_CHOSEN = "Only a response you preferred can go on."
+_TOO_LONG = msg("That is too long for this model. Please shorten it.")
+_GONE = msg("That pair is gone. Here is the next one.")
+_TOO_EARLY = msg("One moment: there is too little to choose by yet.")
+_NOT_EMPTY = msg("That response is there already.")
+_NO_RESPONSE_CHOSEN = msg("Only a response you preferred can go on.")
 
 
 class Desk(Choosing):

@@ -12,14 +12,15 @@ from datetime import datetime
 
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.vector_files import VectorFiles
+from backend.wording import msg
 from db.queries import erasure as queries
 from db.queries import users as user_queries
 from db.session import Database
 
 _log = logging.getLogger(__name__)
-_GONE = "There is no such account."
-_OTHER_NAME = "That is not the name of this account. Nothing was erased."
-_LAST_ADMIN = "You are the only admin. Make another user an admin first."
+_GONE = msg("There is no such account.")
+_OTHER_NAME = msg("That is not the name of this account. Nothing was erased.")
+_LAST_ADMIN = msg("You are the only admin. Make another user an admin first.")
 
 
 class Erasure:

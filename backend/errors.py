@@ -15,9 +15,23 @@ from __future__ import annotations
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from backend.wording import Counted, Sentence, msg
+
+_DATABASE_AWAY = msg(
+    "The database does not answer right now. Nothing was lost; please try again soon."
+)
+
 
 class AttuneError(Exception):
-    """An expected error; `str(error)` is fit for people."""
+    """An expected error; `str(error)` is fit for people who read English.
+
+    Attributes:
+        sentence: the same before it was put into words, for every other language.
+    """
+
+    def __init__(self, text: str | Counted = "", /, **values: object) -> None:
+        self.sentence = Sentence(text, values)
+        super().__init__(str(self.sentence))
 
 
 class ConfigurationError(AttuneError):
@@ -47,8 +61,8 @@ class Conflict(AttuneError):
 class TooManyRequests(AttuneError):
     """Throttled."""
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
+    def __init__(self, text: str | Counted, /, *, retry_after_s: int, **values: object) -> None:
+        super().__init__(text, **values)
         self.retry_after_s = retry_after_s
 
 
@@ -56,10 +70,10 @@ class Unavailable(AttuneError):
     """Something this needs is not there right now; trying again later may work."""
 
 
-def friendly(error: Exception) -> str | None:
+def friendly(error: Exception) -> Sentence | None:
     """The sentence a person reads for an expected error; None when it is not one."""
     if isinstance(error, AttuneError):
-        return str(error)
+        return error.sentence
     if isinstance(error, (OperationalError, InterfaceError)):
-        return "The database does not answer right now. Nothing was lost; please try again soon."
+        return Sentence(_DATABASE_AWAY)
     return None

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import ConfigurationError, Unavailable
 from backend.guards import is_page_load
+from backend.wording import msg
 
 _RETRY_AFTER_S = 2
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors {framers}"
@@ -28,16 +30,16 @@ class FrontDoor:
     """A pure ASGI app before and around the real one.
 
     Args:
-        waiting_page: the HTML that is shown while starting, given what is going on.
+        waiting_page: the HTML that is shown while starting, given what is going on and the request.
         phase: what is going on at first.
         framers: who may show the waiting page in a frame (CSP `frame-ancestors`).
     """
 
     def __init__(
         self,
-        waiting_page: Callable[[str], str],
+        waiting_page: Callable[[str, Request], str],
         *,
-        phase: str = "starting",
+        phase: str = msg("starting"),
         framers: str = "'none'",
     ) -> None:
         self._waiting_page = waiting_page
@@ -120,7 +122,7 @@ class FrontDoor:
         if not is_page_load(scope):
             return PlainTextResponse(f"Attune: {status}", 503, headers)
         headers["Content-Security-Policy"] = self._policy
-        return HTMLResponse(self._waiting_page(status), 503, headers)
+        return HTMLResponse(self._waiting_page(status, Request(scope)), 503, headers)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -141,7 +142,7 @@ class HttpsBehindProxy:
 class ErrorPages:
     """Shows a person a page where a program would get `{"detail": …}`."""
 
-    def __init__(self, app: ASGIApp, *, render: Callable[[int, str], str]) -> None:
+    def __init__(self, app: ASGIApp, *, render: Callable[[int, str, Request], str]) -> None:
         self._app = app
         self._render = render
 
@@ -161,7 +162,7 @@ class ErrorPages:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    page = HTMLResponse(self._render(status, _detail(body)), status)
+                    page = HTMLResponse(self._render(status, _detail(body), Request(scope)), status)
                     await page(scope, receive, send)
 
         await self._app(scope, receive, hold_errors)

@@ -12,7 +12,10 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
+from backend.comparison_views import Message
 from backend.errors import Conflict, InvalidInput, NotFound
+from backend.prompts import messages_of
+from backend.wording import msg
 from db.models import Choice
 from db.queries import history as queries
 from db.queries.history import Standing
@@ -22,11 +25,11 @@ VERDICTS = ("a", "b", "tie", "both_bad", "skip")
 PREFERENCES = ("a", "b")
 MOST_REASON_CHARACTERS = 500
 _MOST_SEARCH_CHARACTERS = 200
-_UNKNOWN_VERDICT = "That is not one of the answers."
-_UNKNOWN_STRENGTH = "The strength is either slightly or clearly."
-_LONG_REASON = "A reason has at most {most} characters."
-_NOT_YOURS = "That choice is not yours."
-_CHANGED = "That choice was changed elsewhere meanwhile. Here is how it stands now."
+_UNKNOWN_VERDICT = msg("That is not one of the answers.")
+_UNKNOWN_STRENGTH = msg("The strength is either slightly or clearly.")
+_LONG_REASON = msg("A reason has at most {most} characters.")
+_NOT_YOURS = msg("That choice is not yours.")
+_CHANGED = msg("That choice was changed elsewhere meanwhile. Here is how it stands now.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +73,14 @@ class ChoiceView:
 
     Attributes:
         choice_id: the row that stands, which a change supersedes.
+        earlier: the turns before the prompt.
     """
 
     choice_id: int
     row: ChoiceRow
     text_a: str
     text_b: str
+    earlier: tuple[Message, ...] = ()
 
 
 class History:
@@ -106,7 +111,13 @@ class History:
             if standing is None:
                 raise NotFound(_NOT_YOURS)
             first, second = standing.comparison.responses
-            return ChoiceView(standing.choice.id, _row(standing), first.text, second.text)
+            return ChoiceView(
+                standing.choice.id,
+                _row(standing),
+                first.text,
+                second.text,
+                messages_of(standing.comparison.prompt)[:-1],
+            )
 
     def change(
         self,
@@ -161,7 +172,7 @@ def _checked(verdict: str, strength: int | None, reason: str) -> tuple[str, int 
         raise InvalidInput(_UNKNOWN_STRENGTH)
     trimmed = reason.replace("\x00", "").strip()
     if len(trimmed) > MOST_REASON_CHARACTERS:
-        raise InvalidInput(_LONG_REASON.format(most=MOST_REASON_CHARACTERS))
+        raise InvalidInput(_LONG_REASON, most=MOST_REASON_CHARACTERS)
     return verdict, strength if verdict in PREFERENCES else None, trimmed or None
 
 

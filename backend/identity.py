@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from backend.errors import NotAllowed
+from backend.wording import msg
 from db.models import ROLES, User
 
 __all__ = [
@@ -18,6 +19,12 @@ __all__ = [
     "token_hash",
 ]
 
+_FOR = {
+    "annotator": msg("This is for annotators."),
+    "researcher": msg("This is for researchers."),
+    "admin": msg("This is for admins."),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
@@ -25,7 +32,8 @@ class CurrentUser:
 
     Attributes:
         introduced: went through the introduction, or past it.
-        consented: agreed to the study's text, where there was one.
+        consented_to: SHA-256 of the study's text that the user agreed to last.
+        language: chosen by the user; empty where the browser decides.
     """
 
     id: int
@@ -34,7 +42,8 @@ class CurrentUser:
     is_guest: bool
     has_password: bool
     introduced: bool = False
-    consented: bool = False
+    consented_to: str | None = None
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ def require_role(user: CurrentUser, role: str) -> None:
         NotAllowed: the user's role does not include it.
     """
     if not includes(user.role, role):
-        raise NotAllowed(f"This is for {role}s.")
+        raise NotAllowed(_FOR[role])
 
 
 def describe(user: User) -> CurrentUser:
@@ -78,7 +87,8 @@ def describe(user: User) -> CurrentUser:
         user.is_guest,
         user.password_hash is not None,
         user.introduced_at is not None,
-        user.consented_at is not None,
+        user.consented_to,
+        user.language,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from backend.confidence import Tally
 from backend.errors import NotFound
 from backend.evidence import Figure
+from backend.wording import Counted, Sentence, msg
 from db.models import Round, Version
 from db.queries import comparisons as comparison_queries
 from db.queries import desk as desk_queries
@@ -24,6 +25,9 @@ from db.session import Database
 _SNAPSHOT_S = 2.0
 _ROUNDS_SHOWN = 50
 _SWAPPED = {"a": "b", "b": "a"}
+_LEARNING = msg("learning now")
+_IN_A_MOMENT = msg("learns in a moment")
+_LEARNS_IN = Counted("learns again in {count}", "learns again in {count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Chip:
 
     version: int
     choices: int
-    until_next: str
+    until_next: Sentence
     training: bool
 
 
@@ -148,11 +152,11 @@ class Insights:
             training = queries.running_round(session) is not None
         missing = max(0, self._min_choices - waiting)
         if training:
-            until_next = "learning now"
+            until_next = Sentence(_LEARNING)
         elif missing == 0:
-            until_next = "learns in a moment"
+            until_next = Sentence(_IN_A_MOMENT)
         else:
-            until_next = f"learns again in {missing}"
+            until_next = Sentence(_LEARNS_IN, {"count": missing})
         return Chip(self._live_version(), choices, until_next, training)
 
     def consistency(self, user_id: int) -> Consistency:

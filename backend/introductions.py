@@ -7,6 +7,7 @@ Knows no page.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ class Introductions:
         self._clock = clock
         self._offered = offered
         self.consent_text = consent_text
+        self._text_hash = hashlib.sha256(consent_text.encode()).hexdigest()
 
     def is_due(self, user: CurrentUser) -> bool:
         """Whether this user should see the introduction now."""
@@ -51,14 +53,18 @@ class Introductions:
 
     def lacks_consent(self, user: CurrentUser) -> bool:
         """Whether this user has to agree first."""
-        return bool(self.consent_text) and not user.consented
+        return bool(self.consent_text) and user.consented_to != self._text_hash
+
+    def agreed_to_another(self, user: CurrentUser) -> bool:
+        """Whether this user agreed to a text that has been changed since."""
+        return self.lacks_consent(user) and user.consented_to is not None
 
     def agree(self, user_id: int) -> None:
-        """The user agrees to the study's text; the first time counts."""
+        """The user agrees to the study's text as it is now; of each text the first time counts."""
         with self._database.write() as session:
             user = queries.user_by_id(session, user_id, lock=True)
-            if user is not None:
-                user.consented_at = user.consented_at or self._clock()
+            if user is not None and user.consented_to != self._text_hash:
+                user.consented_at, user.consented_to = self._clock(), self._text_hash
 
     def finish(self, user_id: int) -> None:
         """The user went through the introduction, or past it; the first time counts."""

@@ -32,6 +32,7 @@ from backend.plans import Plan, Shares, draw_plan, draw_seed, draw_shared_plan
 from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
 from backend.styles import Record, Style, in_style
+from backend.wording import msg
 from db.models import Comparison, Response
 from db.queries import comparisons as queries
 from db.queries import desk as desk_queries
@@ -43,7 +44,7 @@ _KEY_BITS = 48  # travels through the browser, whose numbers are exact up to 53 
 _REMEMBERED = 256  # comparisons just made, for clicks that were on their way meanwhile
 _USUAL_OF = 20
 _AGAIN_TIMEOUT_S = 600.0
-_MOVED_ON = "The model has learnt since this pair was made. Please skip it."
+_MOVED_ON = msg("The model has learnt since this pair was made. Please skip it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Making:
 
 
 def _unavailable() -> Unavailable:
-    return Unavailable("The model could not answer just now. Please try again.")
+    return Unavailable(msg("The model could not answer just now. Please try again."))
 
 
 class Maker:

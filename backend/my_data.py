@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from backend.errors import NotFound
 from backend.vector_files import VectorFiles
+from backend.wording import msg
 from db.models import Choice, Comparison, PrequentialScore, Response
 from db.queries import my_data as queries
 from db.queries.users import user_by_id
@@ -22,7 +23,7 @@ from db.session import Database
 
 FORMAT = "attune-my-data/1"
 _AT_ONCE = 100  # rows: so many are in memory, and no transaction is open while they are sent
-_NO_USER = "There is no such account."
+_NO_USER = msg("There is no such account.")
 
 Record = dict[str, Any]
 Row = TypeVar("Row", Comparison, Choice, PrequentialScore)
@@ -104,6 +105,7 @@ def _account(session: Session, user_id: int) -> Record:
         "seen_at": user.seen_at,
         "introduced_at": user.introduced_at,
         "consented_at": user.consented_at,
+        "consented_to_sha256": user.consented_to,
     }
 
 

@@ -23,10 +23,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend.errors import NotAllowed, Unavailable
+from backend.wording import msg
 
 LOGIN_PATH = "/login/huggingface"
 CALLBACK_PATH = "/login/huggingface/callback"
 _ERRAND = "errand"
+_NO_ANSWER = msg("Hugging Face does not answer. Please try again later.")
+_FAILED = msg("Signing in with Hugging Face did not work. Please try again.")
 _MINUTES = 15
 _TIMEOUT_S = 10.0
 _LONGEST_SUBJECT = 64
@@ -112,7 +115,7 @@ class HuggingFaceLogin:
                 request, f"{here.rstrip('/')}{CALLBACK_PATH}"
             )
         except (httpx2.HTTPError, ValueError, RuntimeError) as error:
-            raise Unavailable("Hugging Face does not answer. Please try again later.") from error
+            raise Unavailable(_NO_ANSWER) from error
         return redirect
 
     async def finish(self, request: Request) -> Arrival:
@@ -133,15 +136,13 @@ class HuggingFaceLogin:
                 },
             )
         except httpx2.HTTPError as error:
-            raise Unavailable("Hugging Face does not answer. Please try again later.") from error
+            raise Unavailable(_NO_ANSWER) from error
         except (AuthlibBaseError, JoseError, ValueError, RuntimeError) as error:
-            raise NotAllowed("Signing in with Hugging Face did not work. Please try again.") from (
-                error
-            )
+            raise NotAllowed(_FAILED) from error
         claims = token.get("userinfo") or {}
         subject = str(claims.get("sub", ""))
         if not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
-            raise NotAllowed("Hugging Face did not say who you are. Please try again.")
+            raise NotAllowed(msg("Hugging Face did not say who you are. Please try again."))
         return Arrival(subject, str(claims.get("preferred_username", "")), errand)
 
 

@@ -13,8 +13,13 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from backend.errors import InvalidInput
+from backend.wording import msg
 
 GUEST_PREFIX = "guest-"
+_CHARACTERS = msg("A name has 3 to 32 letters (a–z), digits, dots, dashes or underscores.")
+_GUESTS_NAME = msg("Names that begin with {prefix} are for guests.")
+_SHORT = msg("A password needs at least {least} characters.")
+_LONG = msg("A password has at most {most} characters.")
 LONGEST_PASSWORD = 200
 _SHORTEST_PASSWORD = 10
 _NAME = re.compile(r"[A-Za-z0-9._-]{3,32}")
@@ -34,9 +39,9 @@ def checked_name(name: str) -> str:
     """
     name = name.strip()
     if name_key(name) is None:
-        raise InvalidInput("A name has 3 to 32 letters (a–z), digits, dots, dashes or underscores.")
+        raise InvalidInput(_CHARACTERS)
     if name.casefold().startswith(GUEST_PREFIX):
-        raise InvalidInput(f"Names that begin with {GUEST_PREFIX} are for guests.")
+        raise InvalidInput(_GUESTS_NAME, prefix=GUEST_PREFIX)
     return name
 
 
@@ -47,11 +52,11 @@ def checked_password(password: str, name: str) -> str:
         InvalidInput: too short, too long, or equal to the name.
     """
     if len(normalized(password)) < _SHORTEST_PASSWORD:
-        raise InvalidInput(f"A password needs at least {_SHORTEST_PASSWORD} characters.")
+        raise InvalidInput(_SHORT, least=_SHORTEST_PASSWORD)
     if len(normalized(password)) > LONGEST_PASSWORD:
-        raise InvalidInput(f"A password has at most {LONGEST_PASSWORD} characters.")
+        raise InvalidInput(_LONG, most=LONGEST_PASSWORD)
     if password.casefold() == name.casefold():
-        raise InvalidInput("The password must differ from the name.")
+        raise InvalidInput(msg("The password must differ from the name."))
     return password
 
 

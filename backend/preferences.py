@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backend.errors import InvalidInput
+from backend.wording import msg
 from db.queries import desk as queries
 from db.session import Database
 
-UNKNOWN_TOPIC = "There is no topic of that name."
+UNKNOWN_TOPIC = msg("There is no topic of that name.")
 _FARTHEST_OFFSET_MINUTES = 14 * 60
 
 

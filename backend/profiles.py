@@ -8,10 +8,13 @@ from __future__ import annotations
 import unicodedata
 
 from backend.errors import InvalidInput, NotAllowed, NotFound
+from backend.wording import msg
 from db.queries import users as queries
 from db.session import Database
 
 MOST_CHARACTERS = 500
+
+_TOO_LONG = msg("That is {length} characters long; {most} are possible.")
 
 
 class Profiles:
@@ -44,15 +47,13 @@ class Profiles:
         """
         cleaned = _clean(text)
         if len(cleaned) > MOST_CHARACTERS:
-            raise InvalidInput(
-                f"That is {len(cleaned)} characters long; {MOST_CHARACTERS} are possible."
-            )
+            raise InvalidInput(_TOO_LONG, length=len(cleaned), most=MOST_CHARACTERS)
         with self._database.write() as session:
             user = queries.user_by_id(session, user_id, lock=True)
             if user is None:
-                raise NotFound("There is no such user.")
+                raise NotFound(msg("There is no such user."))
             if user.is_simulated:
-                raise NotAllowed("Simulated users have no profile.")
+                raise NotAllowed(msg("Simulated users have no profile."))
             user.profile = cleaned
             if not cleaned:
                 queries.forget_profile(session, user_id)

@@ -15,13 +15,15 @@ from importlib.resources import files
 from sqlalchemy.orm import Session
 
 from backend.errors import InvalidInput, Unavailable
+from backend.wording import msg
 from db.models import Prompt
 from db.queries import comparisons as queries
 from db.queries import desk as desk_queries
 from db.session import Database
 from trainer.types import Message
 
-OWN_TOPIC = "Your question"
+_TOO_LONG = msg("That is {length} characters; at most {most} fit. Please shorten it.")
+OWN_TOPIC = msg("Your question")
 _STALE_CHOICES = 20
 _LIKED_SHARE = 0.8  # of prompts, from liked topics; the rest keeps the others from going unseen
 
@@ -65,7 +67,7 @@ def next_prompt_id(session: Session, user_id: int, taken: Sequence[int], rng: ra
     stale = queries.stalest_prompt_ids(session, user_id, _STALE_CHOICES) if not fresh else ()
     choice = fresh or [i for i in stale if i not in taken]
     if not choice:
-        raise Unavailable("There is no prompt in the bank. Ask a question of your own.")
+        raise Unavailable(msg("There is no prompt in the bank. Ask a question of your own."))
     return rng.choice(choice)
 
 
@@ -89,9 +91,7 @@ def checked_own_text(text: str, max_chars: int) -> str:
     """
     trimmed = text.replace("\x00", "").strip()
     if not trimmed:
-        raise InvalidInput("Type a question first.")
+        raise InvalidInput(msg("Type a question first."))
     if len(trimmed) > max_chars:
-        raise InvalidInput(
-            f"That is {len(trimmed):,} characters; at most {max_chars:,} fit. Please shorten it."
-        )
+        raise InvalidInput(_TOO_LONG, length=len(trimmed), most=max_chars)
     return trimmed

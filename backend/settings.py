@@ -55,6 +55,12 @@ class Settings(BaseModel):
     introduction: bool = Field(
         True, description="Whether people see the introduction at their first sign-in."
     )
+    language: str = Field(
+        "en", description="Language of the pages for those whose browser asks for none there is."
+    )
+    languages_dir: Path | None = Field(
+        None, description="A folder of further languages: one catalogue `<code>.po` for each."
+    )
     consent_file: Path | None = Field(
         None,
         description="A study’s text (UTF-8, plain) that everybody agrees to before taking part.",

@@ -18,7 +18,17 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from backend.errors import TooManyRequests
+from backend.wording import Counted
 from db.queries import users as queries
+
+_SECONDS = Counted(
+    "Too many tries. Please wait a second and try again.",
+    "Too many tries. Please wait {count} seconds and try again.",
+)
+_MINUTES = Counted(
+    "Too many tries. Please wait a minute and try again.",
+    "Too many tries. Please wait {count} minutes and try again.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +131,8 @@ def begin(
     )
     if wait_s > 0:
         retry_after_s = int(wait_s) + 1
-        raise TooManyRequests(
-            f"Too many tries. Please wait {_spoken(retry_after_s)} and try again.", retry_after_s
-        )
+        text, count = _wait(retry_after_s)
+        raise TooManyRequests(text, count=count, retry_after_s=retry_after_s)
     row_ids = queries.add_failures(session, limits.keys(), now)
     return Attempt(tuple(own), row_ids)
 
@@ -137,9 +146,6 @@ def _key(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
-def _spoken(seconds: int) -> str:
-    if seconds == 1:
-        return "a second"
-    if seconds < 90:
-        return f"{seconds} seconds"
-    return f"{round(seconds / 60)} minutes"
+def _wait(seconds: int) -> tuple[Counted, int]:
+    """The sentence about a wait, and the number in it."""
+    return (_SECONDS, seconds) if seconds < 90 else (_MINUTES, round(seconds / 60))

@@ -24,13 +24,14 @@ from backend.engines.base import (
 )
 from backend.errors import InvalidInput, Unavailable
 from backend.evidence import vector_holders
+from backend.wording import msg
 from db.queries import evidence as queries
 from db.session import Database
 from trainer.prompting import personal_messages
 
 _MAX_SEED = 2**63 - 1
-_TOO_LONG = "That is too long for this model. Please shorten it."
-_NO_ANSWER = "The model could not answer just now. Please try again."
+_TOO_LONG = msg("That is too long for this model. Please shorten it.")
+_NO_ANSWER = msg("The model could not answer just now. Please try again.")
 
 
 @dataclass(frozen=True, slots=True)

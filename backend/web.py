@@ -38,6 +38,7 @@ from backend.guards import (
     content_security_policy,
     is_page_load,
 )
+from backend.wording import msg
 
 __all__ = ["FrontDoor", "SessionCookie", "Visitors", "create_web", "status_of"]
 
@@ -54,14 +55,14 @@ _STATUS: dict[type[AttuneError], int] = {
     TooManyRequests: 429,
     Unavailable: 503,
 }
-_NO_CONSENT = "Please agree to the study’s text first: reload the page."
-_AWAY = "The database does not answer. Please try again in a moment."
+_NO_CONSENT = msg("Please agree to the study’s text first: reload the page.")
+_AWAY = msg("The database does not answer. Please try again in a moment.")
 
 
 def create_web(
     *,
     assets: Path,
-    error_page: Callable[[int, str], str],
+    error_page: Callable[[int, str, Request], str],
     public_url: str = "",
     embed: bool = False,
     form_targets: tuple[str, ...] = (),
@@ -70,7 +71,7 @@ def create_web(
     """The app with its middleware and nothing on it but the files of `assets` at `/assets/…`.
 
     Args:
-        error_page: status and message → the HTML a person sees.
+        error_page: status, message and request → the HTML a person sees.
         public_url: the address people use where a proxy stands in front, else empty.
         embed: the pages are shown in a frame on huggingface.co.
         form_targets: origins besides ours that a form may lead to (an OAuth provider).
@@ -186,7 +187,7 @@ class Visitors:
         if user is None:
             if is_page_load(request.scope):
                 raise HTTPException(303, headers={"Location": login_path(request)})
-            raise HTTPException(401, "Please sign in.")
+            raise HTTPException(401, msg("Please sign in."))
         if self._lacks_consent(user):
             if is_page_load(request.scope):
                 here = quote(request.scope["path"], safe="/")

@@ -95,6 +95,7 @@ class User(Base):
     hf_subject: Mapped[str | None] = mapped_column(String(64), unique=True)
     introduced_at: Mapped[datetime | None]  # went through the introduction
     consented_at: Mapped[datetime | None]  # agreed to the study's text
+    consented_to: Mapped[str | None] = mapped_column(String(64))  # that text's SHA-256
     daily_goal: Mapped[int | None]  # None: the setting's
     language: Mapped[str] = mapped_column(String(16), default="")  # empty: the browser's
     keys_off: Mapped[bool] = mapped_column(default=False)  # the compare page has no key shortcuts

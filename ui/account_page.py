@@ -21,16 +21,17 @@ from backend.auth import Accounts, CurrentUser
 from backend.errors import AttuneError, NotFound, TooManyRequests
 from backend.identity import ROLES, includes
 from backend.web import SESSION_COOKIE, SessionCookie, Visitors, status_of
+from backend.wording import msg
 from ui.server_pages import ServerPages
 
 _FRESH_INVITE_COOKIE = "attune_invite"
 _FRESH_INVITE_S = 120
 _DONE = {
-    "claimed": "Your account has a name now. All your choices came along.",
-    "password": "The password is changed. Every other browser was signed out.",
-    "role": "Your account can do more now.",
-    "users": "Saved.",
-    "withdrawn": "The invite does not work any more.",
+    "claimed": msg("Your account has a name now. All your choices came along."),
+    "password": msg("The password is changed. Every other browser was signed out."),
+    "role": msg("Your account can do more now."),
+    "users": msg("Saved."),
+    "withdrawn": msg("The invite does not work any more."),
 }
 
 Step = Callable[[CurrentUser, dict[str, str]], Awaitable[Response]]
@@ -153,12 +154,13 @@ class AccountPage:
     ) -> Response:
         query = request.query_params
         response = self.shown.show(
+            request,
             "account.html",
             status_of(error) if error is not None else 200,
             user=user,
             is_researcher=includes(user.role, "researcher"),
             wrong=wrong,
-            error=str(error) if error is not None else None,
+            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
             username=form.get("username", ""),
             done=_DONE.get(query.get("done", "")),
             leaving="leaving" in query,

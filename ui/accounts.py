@@ -29,51 +29,14 @@ from backend.web import (
     client_address,
     status_of,
 )
-from ui.account_page import AccountPage, fields
-from ui.intro import IntroPages, welcome_before
+from ui.account_page import fields
+from ui.intro import welcome_before
+from ui.language_choice import keep_language
 from ui.server_pages import ServerPages, local_path
 
 
-def add_account_pages(
-    app: FastAPI,
-    *,
-    accounts: Accounts,
-    administration: Administration,
-    visitors: Visitors,
-    cookie: SessionCookie,
-    introductions: Introductions | None = None,
-    hugging_face: HuggingFaceLogin | None = None,
-    public_url: str = "",
-    embed: bool = False,
-) -> None:
-    """Put the account pages on the app; call before Gradio takes `/`."""
-    targets = () if hugging_face is None else (hugging_face.origin,)
-    shown = ServerPages(embed=embed, form_targets=targets)
-    _Door(
-        accounts=accounts,
-        administration=administration,
-        visitors=visitors,
-        cookie=cookie,
-        shown=shown,
-        introductions=introductions,
-        hugging_face=hugging_face,
-        public_url=public_url,
-        embed=embed,
-    ).add_to(app)
-    if introductions is not None:
-        IntroPages(introductions=introductions, visitors=visitors, shown=shown).add_to(app)
-    AccountPage(
-        accounts=accounts,
-        administration=administration,
-        visitors=visitors,
-        cookie=cookie,
-        shown=shown,
-        public_url=public_url,
-    ).add_to(app)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Door:
+class Door:
     """The pages a visitor passes on the way in."""
 
     accounts: Accounts
@@ -81,7 +44,7 @@ class _Door:
     visitors: Visitors
     cookie: SessionCookie
     shown: ServerPages
-    introductions: Introductions | None
+    introductions: Introductions
     hugging_face: HuggingFaceLogin | None
     public_url: str
     embed: bool
@@ -106,7 +69,7 @@ class _Door:
         target = local_path(request.query_params.get("next", "/"))
         if user is not None and not user.is_guest:
             return RedirectResponse(target, 303)
-        return self._form("login.html", user, target)
+        return self._form(request, "login.html", user, target)
 
     async def login(self, request: Request) -> Response:
         user = await self.visitors.current_user(request)
@@ -122,7 +85,7 @@ class _Door:
                 browser=request.cookies.get(BROWSER_COOKIE, ""),
             )
         except AttuneError as error:
-            return self._form("login.html", user, target, error, name)
+            return self._form(request, "login.html", user, target, error=error, username=name)
         return await self._enter(request, signed_in, target)
 
     async def show_signup(self, request: Request) -> Response:
@@ -130,7 +93,7 @@ class _Door:
         target = local_path(request.query_params.get("next", "/"))
         if user is not None:
             return RedirectResponse("/account" if user.is_guest else target, 303)
-        return self._form("signup.html", None, target)
+        return self._form(request, "signup.html", None, target)
 
     async def signup(self, request: Request) -> Response:
         form = await fields(request)
@@ -139,7 +102,7 @@ class _Door:
         try:
             signed_in = await self._new_account(request, None, form, None)
         except AttuneError as error:
-            return self._form("signup.html", None, target, error, name)
+            return self._form(request, "signup.html", None, target, error=error, username=name)
         return await self._enter(request, signed_in, target)
 
     async def to_login(self, _request: Request) -> Response:
@@ -154,12 +117,12 @@ class _Door:
                 self.accounts.guest, address=client_address(request)
             )
         except AttuneError as error:
-            return self._form("login.html", None, target, error)
+            return self._form(request, "login.html", None, target, error=error)
         return await self._enter(request, signed_in, target)
 
     async def show_invite(self, request: Request) -> Response:
         user = await self.visitors.current_user(request)
-        return await self._invite_form(user, request.path_params["token"])
+        return await self._invite_form(request, user, request.path_params["token"])
 
     async def invite(self, request: Request) -> Response:
         token = request.path_params["token"]
@@ -171,7 +134,7 @@ class _Door:
                 return RedirectResponse("/account?done=role", 303)
             signed_in = await self._new_account(request, user, form, token)
         except AttuneError as error:
-            return await self._invite_form(user, token, error, form.get("username", ""))
+            return await self._invite_form(request, user, token, error, form.get("username", ""))
         return await self._enter(request, signed_in, "/")
 
     async def leave(self, request: Request) -> Response:
@@ -186,7 +149,7 @@ class _Door:
         try:
             return await self.hugging_face.begin(request, here, errand)
         except AttuneError as error:
-            return self._form("login.html", None, errand["next"], error)
+            return self._form(request, "login.html", None, errand["next"], error=error)
 
     async def come_back(self, request: Request) -> Response:
         assert self.hugging_face is not None
@@ -204,7 +167,7 @@ class _Door:
                 invite=invite,
             )
         except AttuneError as error:
-            return self._form("login.html", user, "/", error)
+            return self._form(request, "login.html", user, "/", error=error)
         target = local_path(arrival.errand.get("next", "/"))
         if invite and not await self._is_open(invite):
             target = "/"
@@ -231,10 +194,12 @@ class _Door:
         """Into the app; the session that this browser had before ends."""
         if earlier := request.cookies.get(SESSION_COOKIE):
             await run_in_threadpool(self.accounts.sign_out, earlier)
-        if self.introductions is not None and self.introductions.is_due(signed_in.user):
+        if self.introductions.is_due(signed_in.user):
             target = welcome_before(target)
         response = RedirectResponse(target, 303)
         self.cookie.remember(response, signed_in)
+        if signed_in.user.language:
+            keep_language(self.cookie, response, signed_in.user.language)
         return response
 
     async def _is_open(self, invite: str) -> bool:
@@ -246,6 +211,7 @@ class _Door:
 
     async def _invite_form(
         self,
+        request: Request,
         user: CurrentUser | None,
         token: str,
         error: AttuneError | None = None,
@@ -254,24 +220,36 @@ class _Door:
         try:
             role = await run_in_threadpool(self.administration.invited_role, token)
         except NotFound as gone:
-            return self._form("invite.html", user, "/", gone, role=None, token=token)
-        return self._form("invite.html", user, "/", error, username, role=role, token=token)
+            return self._form(request, "invite.html", user, "/", error=gone, role=None, token=token)
+        return self._form(
+            request,
+            "invite.html",
+            user,
+            "/",
+            error=error,
+            username=username,
+            role=role,
+            token=token,
+        )
 
     def _form(
         self,
+        request: Request,
         template: str,
         user: CurrentUser | None,
         target: str,
+        *,
         error: AttuneError | None = None,
         username: str = "",
         **values: Any,
     ) -> Response:
         response = self.shown.show(
+            request,
             template,
             status_of(error) if error is not None else 200,
             user=user,
             next=target,
-            error=str(error) if error is not None else None,
+            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
             username=username,
             signup=self.accounts.signup,
             guests=self.accounts.guests_welcome,

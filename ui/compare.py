@@ -11,12 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from backend.auth import Accounts
-from backend.comparisons import Desk
-from backend.insights import Insights
-from backend.preferences import DeskPreferences
+from backend.wording import msg
 from ui import layout
-from ui.compare_handlers import Handlers
+from ui.compare_handlers import DeskServices, Handlers
 from ui.compare_parts import Parts, draw
 from ui.compare_wishes import Wishes
 
@@ -37,18 +34,16 @@ _WRITTEN: dict[str, Any] = {
 }
 
 
-def build_compare(
-    desk: Desk, preferences: DeskPreferences, insights: Insights, accounts: Accounts
-) -> gr.Blocks:
+def build_compare(services: DeskServices) -> gr.Blocks:
     """The page, wired to the use cases."""
-    page = layout.blocks("Compare")
+    page = layout.blocks(msg("Compare"))
     with page:
         parts = draw()
-        handlers = Handlers(parts, desk, preferences, insights, accounts)
+        handlers = Handlers(parts, services)
         _wire_pair(page, parts, handlers)
         _wire_choices(parts, handlers)
         _wire_asking(parts, handlers)
-        _wire_wishes(parts, Wishes(parts, preferences, accounts))
+        _wire_wishes(parts, Wishes(parts, services))
     return page
 
 
@@ -104,7 +99,7 @@ def _wire_asking(parts: Parts, handlers: Handlers) -> None:
     """Own prompts and replies."""
     own, hidden = parts.own, parts.hidden
     box = [*own.all, hidden.replying]
-    parts.ask_open.click(lambda: handlers.open_own(None), None, box, **_DIRECT)
+    parts.ask_open.click(handlers.open_empty, None, box, **_DIRECT)
     parts.thanks.reply.click(handlers.open_own, hidden.choice_id, box, **_DIRECT)
     own.cancel.click(handlers.close_own, None, own.all, **_DIRECT)
     gr.on(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import gradio as gr
 
@@ -14,51 +14,61 @@ from backend.comparison_views import EMPTY_VIEW, ComparisonView
 from backend.comparisons import Desk
 from backend.insights import Insights
 from backend.preferences import DeskPreferences
-from ui import layout, markup
-from ui.compare_parts import Parts
-from ui.compare_texts import TOLD, conversation, goal, progress, utc_offset_minutes
+from backend.wording import msg
+from ui import layout
+from ui.compare_drawing import (
+    PREFERENCES,
+    Updates,
+    clearly_drawn,
+    pair_drawn,
+    reasons_drawn,
+    thanks_drawn,
+)
+from ui.compare_parts import OWN_HINT, Parts
+from ui.compare_texts import TOLD, goal, utc_offset_minutes
+from ui.language import Language, Languages
 from ui.markup import plain
 from ui.session import Attempt, signed_in
 
-Updates = dict[Any, Any]
+_SAVED = msg("Saved.")
+_SKIPPED = msg("Skipped.")
+_REFUSED = msg("You will not get this prompt again.")
+_SAVED_KEPT = msg("Your choice from before was saved.")
+_STILL_WRITING = msg("One moment: the responses are still being written.")
+_REPLY_HINT = msg("What would you like to say next?")
 
-PREFERENCES = ("a", "b")
-_CLEARLY = 2
-_SAVED = "Saved."
-_SKIPPED = "Skipped."
-_REFUSED = "You will not get this prompt again."
-_SAVED_KEPT = "Your choice from before was saved."
-_STILL_WRITING = "One moment: the responses are still being written."
-_REPLY_HINT = "What would you like to say next?"
-_ASK_HINT = "Ask anything …"
+
+@dataclass(frozen=True, slots=True)
+class DeskServices:
+    """The use cases this page calls, and the languages it is read in."""
+
+    desk: Desk
+    preferences: DeskPreferences
+    insights: Insights
+    accounts: Accounts
+    languages: Languages
 
 
 class Handlers:
     """One method per event; each returns the components to change."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        desk: Desk,
-        preferences: DeskPreferences,
-        insights: Insights,
-        accounts: Accounts,
-    ) -> None:
+    def __init__(self, parts: Parts, services: DeskServices) -> None:
         self._parts = parts
-        self._desk = desk
-        self._preferences = preferences
-        self._insights = insights
-        self._accounts = accounts
+        self._desk = services.desk
+        self._preferences = services.preferences
+        self._insights = services.insights
+        self._accounts = services.accounts
+        self._languages = services.languages
         self._tickets = itertools.count()
         self._drawing: dict[str, int] = {}  # browser session → who may draw its pair
 
     def greet(self, request: gr.Request) -> Updates:
         """Header, keys and status, once per page load."""
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             may_see_lab = user.role in ("researcher", "admin")
             return {
-                self._parts.header.account: layout.account_of(user),
+                self._parts.header.account: layout.account_of(user, self._languages.of(request)),
                 self._parts.header.lab: gr.Button(visible=may_see_lab),
                 self._parts.help.use_keys: self._preferences.of(user.id).keys,
                 **self._status(user.id, request),
@@ -67,7 +77,7 @@ class Handlers:
 
     def refresh(self, request: gr.Request) -> Updates:
         """The status chip, every few seconds."""
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             return self._status(signed_in(request, self._accounts).id, request)
         return self._say(attempt.message)
 
@@ -86,12 +96,16 @@ class Handlers:
 
         yield from self._watch(request, views, closed, stuck=False)
 
-    def open_own(self, replying: int | None) -> Updates:
+    def open_empty(self, request: gr.Request) -> Updates:
+        """The box for an own prompt."""
+        return self.open_own(None, request)
+
+    def open_own(self, replying: int | None, request: gr.Request) -> Updates:
         """The box for an own prompt, or for a reply to the response preferred last."""
-        hint = _ASK_HINT if replying is None else _REPLY_HINT
+        hint = OWN_HINT if replying is None else _REPLY_HINT
         return {
             self._parts.own.row: gr.Row(visible=True),
-            self._parts.own.text: gr.Textbox(placeholder=hint),
+            self._parts.own.text: gr.Textbox(placeholder=self._languages.of(request).text(hint)),
             self._parts.hidden.replying: replying,
         }
 
@@ -100,7 +114,7 @@ class Handlers:
 
     def stop(self, making_key: int | None, request: gr.Request) -> Updates:
         """The texts stay as they are; whoever watches draws the pair to choose from."""
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             if making_key is not None:
                 self._desk.stop(user.id, making_key)
@@ -110,11 +124,12 @@ class Handlers:
         """The handler of one side's second try."""
 
         def write_again(comparison_id: int | None, request: gr.Request) -> Updates:
-            with Attempt() as attempt:
+            with Attempt(self._languages.of(request)) as attempt:
                 user = signed_in(request, self._accounts)
                 if comparison_id is None:
-                    return self._say(_STILL_WRITING)
-                return self._show(self._desk.write_again(user.id, comparison_id, side.upper()))
+                    return self._say(self._languages.of(request).text(_STILL_WRITING))
+                view = self._desk.write_again(user.id, comparison_id, side.upper())
+                return self._show(view, request)
             return self._say(attempt.message)
 
         return write_again
@@ -139,7 +154,7 @@ class Handlers:
                     strength,
                 )
             if making_key is None:
-                return self._say(_STILL_WRITING)
+                return self._say(self._languages.of(request).text(_STILL_WRITING))
             return self._choose_early(request, making_key, verdict, strength)
 
         return choose
@@ -167,7 +182,7 @@ class Handlers:
     def never_again(self, comparison_id: int | None, request: gr.Request) -> Updates:
         """Skip the pair and refuse its prompt."""
         if comparison_id is None:
-            return self._say(_STILL_WRITING)
+            return self._say(self._languages.of(request).text(_STILL_WRITING))
         return self._after(
             request,
             lambda user: self._desk.never_again(user, comparison_id),
@@ -191,24 +206,24 @@ class Handlers:
 
     def strengthen(self, choice_id: int | None, request: gr.Request) -> Updates:
         """It was clear: for those who hold no Shift key."""
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             if choice_id is None:
                 return self._say(None)
             return {
                 self._parts.hidden.choice_id: self._desk.strengthen(user.id, choice_id),
-                self._parts.thanks.clearly: _clearly(given=True),
+                self._parts.thanks.clearly: clearly_drawn(given=True),
                 **self._say(None),
             }
         return self._say(attempt.message)
 
     def undo(self, request: gr.Request) -> Updates:
         """The last choice withdrawn, its pair shown again."""
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             view = self._desk.undo(user.id)
-            thanks = self._thanks(None, "")
-            return {**self._show(view), **thanks, **self._status(user.id, request)}
+            thanks = thanks_drawn(self._parts, None, "")
+            return {**self._show(view, request), **thanks, **self._status(user.id, request)}
         return self._say(attempt.message)
 
     def _after(
@@ -220,15 +235,16 @@ class Handlers:
         strength: int | None = None,
     ) -> Updates:
         """Do what makes a choice, then show the next pair and what became of the last."""
-        with Attempt() as attempt:
+        language = self._languages.of(request)
+        with Attempt(language) as attempt:
             user_id = signed_in(request, self._accounts).id
             thanks: Updates = {}
-            with Attempt() as choosing:
+            with Attempt(language) as choosing:
                 choice_id = act(user_id)
-                said = self._told(user_id, choice_id, verdict, said)
-                thanks = self._thanks(choice_id, said, verdict, strength)
+                said = self._told(user_id, choice_id, verdict, said, language)
+                thanks = thanks_drawn(self._parts, choice_id, said, verdict, strength)
             return {
-                **self._next(user_id),
+                **self._next(user_id, request),
                 **thanks,
                 **self._status(user_id, request),
                 **self._say(choosing.message),
@@ -241,29 +257,33 @@ class Handlers:
         """A choice on a pair still being written. `stream` draws the next one: it comes after
         whatever of this one is still on its way to the page.
         """
-        with Attempt() as attempt:
+        language = self._languages.of(request)
+        with Attempt(language) as attempt:
             user_id = signed_in(request, self._accounts).id
             self._drawing.pop(str(request.session_hash), None)
             choice_id = self._desk.choose_early(user_id, making_key, verdict, strength)
             said = _SKIPPED if verdict == "skip" else _SAVED
-            said = self._told(user_id, choice_id, verdict, said)
+            said = self._told(user_id, choice_id, verdict, said, language)
             return {
-                **self._show(EMPTY_VIEW),
-                **self._thanks(choice_id, said, verdict, strength),
+                **self._show(EMPTY_VIEW, request),
+                **thanks_drawn(self._parts, choice_id, said, verdict, strength),
                 **self._status(user_id, request),
                 self._parts.hidden.wanted: time.monotonic_ns(),
             }
         return {**self._say(attempt.message), self._parts.hidden.wanted: time.monotonic_ns()}
 
-    def _told(self, user_id: int, choice_id: int, verdict: str, said: str) -> str:
+    def _told(
+        self, user_id: int, choice_id: int, verdict: str, said: str, language: Language
+    ) -> str:
         """With whose side was whose, if the study tells; a skip leaves the pair as it is."""
         whose = self._desk.reveal(user_id, choice_id) if verdict != "skip" else None
-        return said if whose is None else f"{said} {TOLD[whose]}"
+        told = () if whose is None else (TOLD[whose],)
+        return " ".join(language.text(text) for text in (said, *told))
 
     def _explain(
         self, choice_id: int | None, reason: str, chip: str | None, request: gr.Request
     ) -> Updates:
-        with Attempt() as attempt:
+        with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             if choice_id is None:
                 return {self._parts.thanks.why: gr.Row(visible=False)}
@@ -271,7 +291,7 @@ class Handlers:
             thanks = self._parts.thanks
             return {
                 self._parts.hidden.choice_id: explained,
-                **self._reasons(chip),
+                **reasons_drawn(self._parts, chip),
                 thanks.other: gr.Button(variant="secondary" if chip else "primary"),
                 thanks.other_text: gr.Textbox(visible=False, value=""),
                 **self._say(None),
@@ -292,14 +312,14 @@ class Handlers:
         page, ticket = str(request.session_hash), next(self._tickets)
         drawing = False
         try:
-            with Attempt() as attempt:
+            with Attempt(self._languages.of(request)) as attempt:
                 for view in views(signed_in(request, self._accounts).id):
                     if not drawing:
                         self._drawing[page] = ticket
                     elif self._drawing.get(page) != ticket:
                         return
                     drawing = True
-                    yield {**self._show(view), **on_first}
+                    yield {**self._show(view, request), **on_first}
                     on_first, stuck = {}, not view.complete
         finally:
             if self._drawing.get(page) == ticket:
@@ -315,70 +335,24 @@ class Handlers:
                 ),
             }
 
-    def _next(self, user_id: int) -> Updates:
+    def _next(self, user_id: int, request: gr.Request) -> Updates:
         """The next pair if it is ready; else empty cards and the wish for one."""
         view = self._desk.ready(user_id)
         if view is not None:
-            return self._show(view)
-        return {**self._show(EMPTY_VIEW), self._parts.hidden.wanted: time.monotonic_ns()}
+            return self._show(view, request)
+        return {**self._show(EMPTY_VIEW, request), self._parts.hidden.wanted: time.monotonic_ns()}
 
-    def _show(self, view: ComparisonView) -> Updates:
-        parts = self._parts
-        whole = view.complete and view.comparison_id is not None
-        verdicts = [*parts.verdicts.values(), parts.skip]
-        return {
-            parts.earlier: conversation(view),
-            parts.topic: plain(view.topic),
-            parts.prompt: f"# {plain(view.prompt)}" if view.prompt else "",
-            parts.texts["a"]: markup.response(view.text_a),
-            parts.texts["b"]: markup.response(view.text_b),
-            parts.hidden.comparison_id: view.comparison_id if whole else None,
-            parts.hidden.making_key: view.making_key,
-            **{button: gr.Button(interactive=view.judgeable) for button in verdicts},
-            **{button: gr.Button(interactive=whole) for button in (parts.undo, parts.never)},
-            parts.progress: "" if view.complete else progress(view),
-            parts.stop: gr.Button(visible=view.judgeable and not view.complete),
-            parts.retries["a"]: gr.Button(visible=view.complete and not view.text_a.strip()),
-            parts.retries["b"]: gr.Button(visible=view.complete and not view.text_b.strip()),
-            parts.again: gr.Button(visible=False),
-            parts.notice: "",
-        }
-
-    def _thanks(
-        self, choice_id: int | None, said: str, verdict: str = "", strength: int | None = None
-    ) -> Updates:
-        """The line under the pair about the choice just made; None: there is none."""
-        thanks = self._parts.thanks
-        return {
-            thanks.saved: said,
-            thanks.why: gr.Row(visible=verdict in PREFERENCES),
-            thanks.clearly: _clearly(given=strength == _CLEARLY),
-            thanks.other: gr.Button(variant="secondary"),
-            thanks.other_text: gr.Textbox(visible=False, value=""),
-            self._parts.hidden.choice_id: choice_id,
-            **self._reasons(None),
-        }
-
-    def _reasons(self, given: str | None) -> Updates:
-        return {
-            button: gr.Button(
-                variant="primary" if reason == given else "secondary",
-                interactive=reason != given,
-            )
-            for reason, button in self._parts.thanks.reasons.items()
-        }
+    def _show(self, view: ComparisonView, request: gr.Request) -> Updates:
+        return pair_drawn(self._parts, view, self._languages.of(request))
 
     def _status(self, user_id: int, request: gr.Request) -> Updates:
+        language = self._languages.of(request)
         chip = self._insights.chip(user_id)
         today = self._preferences.today(user_id, utc_offset_minutes(request.cookies))
         return {
-            self._parts.header.chip: layout.chip_of(chip),
-            self._parts.count: goal(today),
+            self._parts.header.chip: layout.chip_of(chip, language),
+            self._parts.count: goal(today, language),
         }
 
     def _say(self, message: str | None) -> Updates:
         return {self._parts.notice: plain(message or "")}
-
-
-def _clearly(*, given: bool) -> gr.Button:
-    return gr.Button(variant="primary" if given else "secondary", interactive=not given)

@@ -7,30 +7,52 @@ from typing import Any
 
 import gradio as gr
 
+from backend.wording import msg
 from ui import layout
 from ui.compare_help import Help, draw_help, help_button
+from ui.language import later
 from ui.layout import Header
 
-REASONS = ("shorter", "clearer", "more detail", "friendlier", "correct")
-_OTHER_REASON = "other …"
-_OTHER_REASON_LABEL = "Another reason, in your own words"
-_OTHER_REASON_HINT = "in your own words"
-_WHY = "Why was the last one better?"
-_CLEAR = "clearly better"
-_REPLY = "Reply to it"
-_VERDICTS = (("a", "A is better"), ("tie", "Tie"), ("both_bad", "Both bad"), ("b", "B is better"))
-_SKIP, _UNDO, _STOP, _AGAIN = "Skip", "Undo", "Stop writing", "Try again"
-_RETRY = "This response is empty. Write it again"
-_CLEARLY = "Shift = clearly better"
-_ASK_OPEN, _TOPICS_OPEN, _NEVER = "Ask my own", "Topics", "Not this prompt again"
-_OWN_LABEL, _OWN_HINT = "Your own prompt", "Ask anything …"
-_OWN_SEND, _OWN_CANCEL = "Send", "Cancel"
-_TOPICS_LABEL = "Topics you would like more of"
-_TOPICS_DONE = "Done"
+REASONS = (
+    msg("shorter"),
+    msg("clearer"),
+    msg("more detail"),
+    msg("friendlier"),
+    msg("correct"),
+)
+VERDICTS = {
+    "a": msg("A is better"),
+    "tie": msg("Tie"),
+    "both_bad": msg("Both bad"),
+    "b": msg("B is better"),
+}
+OWN_HINT = msg("Ask anything …")
+RESPONSES = {"a": msg("Response A"), "b": msg("Response B")}
+_OTHER_REASON = later(msg("other …"))
+_OTHER_REASON_LABEL = later(msg("Another reason, in your own words"))
+_OTHER_REASON_HINT = later(msg("in your own words"))
+_WHY = later(msg("Why was the last one better?"))
+_CLEAR = later(msg("clearly better"))
+_REPLY = later(msg("Reply to it"))
+_SKIP = later(msg("Skip"))
+_UNDO = later(msg("Undo"))
+_STOP = later(msg("Stop writing"))
+_AGAIN = later(msg("Try again"))
+_RETRY = later(msg("This response is empty. Write it again"))
+_CLEARLY = later(msg("Shift = clearly better"))
+_ASK_OPEN = later(msg("Ask my own"))
+_TOPICS_OPEN = later(msg("Topics"))
+_NEVER = later(msg("Not this prompt again"))
+_OWN_LABEL = later(msg("Your own prompt"))
+_OWN_SEND = later(msg("Send"))
+_OWN_CANCEL = later(msg("Cancel"))
+_TOPICS_LABEL = later(msg("Topics you would like more of"))
+_TOPICS_DONE = later(msg("Done"))
+_WRITING = later(msg("writing …"))
 _SIDES = ("a", "b")
 _SIDE_HEAD = (
-    '<h2><span class="letter" aria-hidden="true">{letter}</span>Response {letter}'
-    '<span class="writing">writing …</span></h2>'
+    '<h2><span class="letter" aria-hidden="true">{letter}</span>{name}'
+    f'<span class="writing">{_WRITING}</span></h2>'
 )
 MATHS: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -174,8 +196,8 @@ def draw() -> Parts:
         notice = gr.Markdown("", elem_id="notice")
         with gr.Row(elem_id="verdicts"):
             verdicts = {
-                value: gr.Button(label, interactive=False, elem_id=f"choose-{value}")
-                for value, label in _VERDICTS
+                value: gr.Button(later(label), interactive=False, elem_id=f"choose-{value}")
+                for value, label in VERDICTS.items()
             }
         with gr.Row(elem_id="under"):
             progress = gr.Markdown("", elem_id="progress")
@@ -216,7 +238,7 @@ def _own() -> Own:
     with gr.Row(elem_id="own", visible=False) as row:
         text = gr.Textbox(
             label=_OWN_LABEL,  # read out, not shown
-            placeholder=_OWN_HINT,
+            placeholder=later(OWN_HINT),
             show_label=False,
             container=False,
             lines=1,
@@ -242,7 +264,7 @@ def _thanks() -> Thanks:
         with gr.Row(elem_id="why", visible=False) as why:
             clearly = gr.Button(_CLEAR, elem_classes=["reason"], elem_id="was-clear")
             gr.HTML(_WHY, elem_id="why-label")
-            reasons = {r: gr.Button(r, elem_classes=["reason"]) for r in REASONS}
+            reasons = {r: gr.Button(later(r), elem_classes=["reason"]) for r in REASONS}
             other = gr.Button(_OTHER_REASON, elem_classes=["reason"], elem_id="reason-other")
             other_text = gr.Textbox(
                 label=_OTHER_REASON_LABEL,
@@ -284,7 +306,10 @@ def _travelling() -> Hidden:
 def _card(side: str) -> tuple[gr.Markdown, gr.Button]:
     """One response's card and its second try. Both sides are this function's."""
     with gr.Column(elem_id=f"card-{side}", elem_classes=["card"], min_width=0):
-        gr.HTML(_SIDE_HEAD.format(letter=side.upper()), elem_classes=["side"])
+        gr.HTML(
+            _SIDE_HEAD.format(letter=side.upper(), name=later(RESPONSES[side])),
+            elem_classes=["side"],
+        )
         text = gr.Markdown(
             "",
             sanitize_html=True,

@@ -9,11 +9,10 @@ from starlette.responses import Response
 from ui.server_pages import ServerPages
 
 
-def add_guide(app: FastAPI, *, embed: bool) -> None:
+def add_guide(app: FastAPI, pages: ServerPages) -> None:
     """Put the guide at /guide; call before Gradio takes `/`."""
-    pages = ServerPages(embed=embed)
 
-    def show(_request: Request) -> Response:
-        return pages.show("guide.html")
+    def show(request: Request) -> Response:
+        return pages.show(request, "guide.html")
 
     app.add_route("/guide", show, methods=["GET"])

@@ -17,31 +17,32 @@ from starlette.responses import RedirectResponse, Response
 from backend.auth import CurrentUser
 from backend.introductions import Introductions
 from backend.web import WELCOME_PATH, Visitors
+from backend.wording import msg
 from ui.account_page import fields
 from ui.server_pages import ServerPages, local_path
 
 AGREE_PATH = f"{WELCOME_PATH}/consent"
-EXAMPLE_PROMPT = "How do I start running?"
-EXAMPLE_A = (
+EXAMPLE_PROMPT = msg("How do I start running?")
+EXAMPLE_A = msg(
     "Run one minute, walk two, ten times over. Three days a week. Shoes that fit are all you need."
 )
-EXAMPLE_B = (
+EXAMPLE_B = msg(
     "Starting to run can be rewarding. First set a clear goal, then choose proper footwear, and "
     "speak to a physician if you are in doubt. Consistency is the key to success."
 )
 ANSWERS = {
-    "a": "A is better",
-    "tie": "Tie",
-    "both_bad": "Both bad",
-    "b": "B is better",
+    "a": msg("A is better"),
+    "tie": msg("Tie"),
+    "both_bad": msg("Both bad"),
+    "b": msg("B is better"),
 }
 TAKEN = {
-    "a": "You prefer A. After a few such choices, answers for you would become shorter.",
-    "tie": "You would take either. That counts as well: a tie is an answer.",
-    "both_bad": "You would take neither. Say so whenever it is so; nobody has to pick.",
-    "b": "You prefer B. After a few such choices, answers for you would become more careful.",
+    "a": msg("You prefer A. After a few such choices, answers for you would become shorter."),
+    "tie": msg("You would take either. That counts as well: a tie is an answer."),
+    "both_bad": msg("You would take neither. Say so whenever it is so; nobody has to pick."),
+    "b": msg("You prefer B. After a few such choices, answers for you would become more careful."),
 }
-MUST_AGREE = "Please tick the box if you agree. Without it you cannot take part."
+MUST_AGREE = msg("Please tick the box if you agree. Without it you cannot take part.")
 
 _FIRST, _LAST = 1, 3
 
@@ -69,8 +70,9 @@ class IntroPages:
         query = request.query_params
         target = local_path(query.get("next", "/"))
         if self.introductions.lacks_consent(user):
-            return self._consent(user, target)
+            return self._consent(request, user, target)
         return self.shown.show(
+            request,
             "intro.html",
             step=_step(query.get("step", "")),
             steps=_LAST,
@@ -94,7 +96,7 @@ class IntroPages:
         form = await fields(request)
         target = local_path(form.get("next", "/"))
         if form.get("agree") != "yes":
-            return self._consent(user, target, MUST_AGREE)
+            return self._consent(request, user, target, MUST_AGREE)
         await run_in_threadpool(self.introductions.agree, user.id)
         due = self.introductions.is_due(user)
         return RedirectResponse(welcome_before(target) if due else target, 303)
@@ -107,16 +109,20 @@ class IntroPages:
             await run_in_threadpool(self.introductions.finish, user.id)
         return RedirectResponse(target, 303)
 
-    def _consent(self, user: CurrentUser, target: str, error: str | None = None) -> Response:
+    def _consent(
+        self, request: Request, user: CurrentUser, target: str, error: str | None = None
+    ) -> Response:
         text = self.introductions.consent_text
         return self.shown.show(
+            request,
             "consent.html",
             400 if error else 200,
             user=user,
             paragraphs=text.replace("\r\n", "\n").split("\n\n"),
             next=target,
             action=AGREE_PATH,
-            error=error,
+            changed=self.introductions.agreed_to_another(user),
+            error=self.shown.languages.of(request).text(error) if error else None,
         )
 
 

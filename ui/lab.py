@@ -20,6 +20,7 @@ from backend.training import Training
 from backend.versions import Versions
 from ui import lab_evidence, lab_personas, layout, tables
 from ui.lab_parts import Parts, draw
+from ui.language import english
 from ui.markup import plain
 from ui.session import Attempt, researcher
 
@@ -79,6 +80,7 @@ class _Handlers:
         self._training = training
         self._versions = versions
         self._accounts = accounts
+        self._english = english()
 
     def refresh(self, chosen: Any, drawn: str | None, request: gr.Request) -> Updates:
         """Tables from the shared snapshot; the details only when their round has moved on."""
@@ -92,8 +94,8 @@ class _Handlers:
                 parts.rounds: tables.rounds(snapshot.rounds),
                 parts.versions: tables.versions(snapshot.versions),
                 parts.users: tables.users(snapshot.users),
-                parts.header.chip: layout.chip_of(self._insights.chip(user.id)),
-                parts.header.account: layout.account_of(user),
+                parts.header.chip: layout.chip_of(self._insights.chip(user.id), self._english),
+                parts.header.account: layout.account_of(user, self._english),
             }
             if drawn != _state(snapshot, row):
                 updates |= self._offered(snapshot, row) | self._details(snapshot, row)

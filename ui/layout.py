@@ -6,18 +6,23 @@ variables to them. Knows no use case: the pages are built in `compare.py`, `tast
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 
 from backend.auth import CurrentUser
 from backend.insights import Chip
+from backend.wording import Counted, msg
+from ui.language import Language, Languages, english, later
 from ui.markup import plain
+from ui.server_pages import PAGES
+from ui.translated import Translated
 
 AuthDependency = Callable[[Request], Awaitable[str | None]]
 
@@ -31,6 +36,10 @@ _ICON = (
     "fill='none' stroke='%236a5ff0' stroke-width='3' stroke-linecap='round'%3E%3Cpath "
     "d='M2 10h3c2 0 2-7 4-7s2 14 4 14 2-11 4-11 2 4 4 4h3'/%3E%3C/svg%3E"
 )
+_GUEST = msg("guest")
+_VERSION = msg("version {version}")
+_CHOICES = Counted("{count} choice", "{count} choices")
+_SCRIPT_TEXT = re.compile(r'\bmsg\("(.*?)"\)')
 QUEUE_SIZE = 64
 _TEMPORARY_FILES_S = 24 * 3600
 
@@ -47,23 +56,22 @@ class Header:
 def blocks(title: str) -> gr.Blocks:
     """An empty page with the options every page has."""
     return gr.Blocks(
-        title=f"{title} · Attune",
+        title=f"{later(title)} · Attune",
         analytics_enabled=False,
         fill_width=True,
         delete_cache=(_TEMPORARY_FILES_S, _TEMPORARY_FILES_S),
     )
 
 
-def header(active: Literal["Compare", "My taste", "Guide", "Lab"]) -> Header:
+def header(active: str) -> Header:
     """Brand, pages, status chip and account; call inside a page's `with` block."""
     links = "".join(
-        f'<a href="{path}"{_current(name == active)}>{name}</a>'
-        for name, path in (("Compare", "/"), ("My taste", "/taste/"), ("Guide", "/guide"))
+        f'<a href="{path}"{_current(name == active)}>{later(name)}</a>' for name, path in PAGES
     )
     with gr.Row(elem_id="header"):
         gr.HTML(f'<a class="brand" href="/">{_MARK}attune</a><nav>{links}</nav>', elem_id="brand")
         lab = gr.Button(
-            "Lab",
+            later(msg("Lab")),
             link="/lab/",
             visible=active == "Lab",
             elem_id="lab-link",
@@ -78,23 +86,27 @@ def _current(active: bool) -> str:
     return ' class="on" aria-current="page"' if active else ""
 
 
-def account_of(user: CurrentUser) -> gr.Button:
+def account_of(user: CurrentUser, language: Language) -> gr.Button:
     """The account button's update: two letters of the name."""
     letters = [part[0] for part in user.username.split() if part[0].isalnum()][:2]
     initials = "".join(letters) if len(letters) == 2 else user.username[:2]
-    return gr.Button(value="guest" if user.is_guest else initials.upper(), link="/account")
+    return gr.Button(
+        value=language.text(_GUEST) if user.is_guest else initials.upper(), link="/account"
+    )
 
 
-def chip_of(chip: Chip) -> gr.Markdown:
+def chip_of(chip: Chip, language: Language) -> gr.Markdown:
     """The status chip's update: live version, own choices, what the next one waits for."""
+    version = plain(language.text(_VERSION, version=chip.version))
+    choices = plain(choices_text(chip.choices, language))
     return gr.Markdown(
-        f"version {chip.version} *· {choices_text(chip.choices)}* · {plain(chip.until_next)}",
+        f"{version} *· {choices}* · {plain(language.sentence(chip.until_next))}",
         elem_classes=["learning"] if chip.training else ["live"],
     )
 
 
-def choices_text(count: int) -> str:
-    return "1 choice" if count == 1 else f"{count} choices"
+def choices_text(count: int, language: Language) -> str:
+    return language.text(_CHOICES, count=count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,17 +122,18 @@ def mount(
     web_app: FastAPI,
     pages: Pages,
     *,
+    languages: Languages,
     signed_in: AuthDependency,
     researcher: AuthDependency,
 ) -> None:
     """Puts each page at its path, behind its own dependency: lab, My taste, and compare at `/`.
 
-    `/` catches everything: call this after all other routes were added.
+    `/` catches everything: call this after all other routes were added. The lab is in English.
     """
-    for path, page, may_enter in (
-        ("/lab", pages.lab, researcher),
-        ("/taste", pages.taste, signed_in),
-        ("/", pages.compare, signed_in),
+    for path, page, may_enter, language_of in (
+        ("/lab", pages.lab, researcher, lambda _request: english()),
+        ("/taste", pages.taste, signed_in, languages.of),
+        ("/", pages.compare, signed_in, languages.of),
     ):
         if path != "/":
             web_app.add_route(path, _to_folder, methods=["GET"])
@@ -141,6 +154,7 @@ def mount(
             mcp_server=False,
             allowed_paths=[],
             max_file_size="1mb",
+            app_kwargs={"middleware": [Middleware(Translated, language_of=language_of)]},
         )
 
 
@@ -158,4 +172,5 @@ def _head() -> str:
         (ASSETS / name).read_text(encoding="utf-8")
         for name in ("connection.js", "status.js", "scrollers.js", "keys.js")
     )
+    script = _SCRIPT_TEXT.sub(lambda found: f'"{later(found[1])}"', script)
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'

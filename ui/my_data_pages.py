@@ -58,7 +58,7 @@ class MyDataPages:
     async def ask(self, request: Request) -> Response:
         """What will be erased, what not, by when."""
         user = await self.visitors.current_user(request)
-        return _to_login(ERASE_PATH) if user is None else self._form(user)
+        return _to_login(ERASE_PATH) if user is None else self._form(request, user)
 
     async def erase(self, request: Request) -> Response:
         """It is done, and the browser is signed out; or the form again with what was wrong."""
@@ -69,8 +69,8 @@ class MyDataPages:
         try:
             await run_in_threadpool(self.erasure.erase, user.id, typed)
         except AttuneError as error:
-            return self._form(user, error, typed)
-        response = self.shown.show("erased.html")
+            return self._form(request, user, error, typed)
+        response = self.shown.show(request, "erased.html")
         self.cookie.forget(response)
         return response
 
@@ -78,14 +78,15 @@ class MyDataPages:
         return (line.encode() for line in self.my_data.lines(user_id))
 
     def _form(
-        self, user: CurrentUser, error: AttuneError | None = None, typed: str = ""
+        self, request: Request, user: CurrentUser, error: AttuneError | None = None, typed: str = ""
     ) -> Response:
         return self.shown.show(
+            request,
             "erase.html",
             status_of(error) if error is not None else 200,
             user=user,
             typed=typed,
-            error=str(error) if error is not None else None,
+            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
         )
 
 

@@ -10,27 +10,39 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from backend.wording import Counted, msg
+from ui.language import COOKIE, Language, Languages
+
+PAGES = ((msg("Compare"), "/"), (msg("My taste"), "/taste/"), (msg("Guide"), "/guide"))
 _HERE = Path(__file__).parent
 _ERROR_TITLES = {
-    403: "Not for this account",
-    404: "There is nothing here",
-    405: "There is nothing here",
-    503: "Just a moment",
+    403: msg("Not for this account"),
+    404: msg("There is nothing here"),
+    405: msg("There is nothing here"),
+    503: msg("Just a moment"),
 }
+_FAILED = msg("That did not work")
+_GONE = msg("The address may be mistyped, or what stood here has gone.")
 
 
 class ServerPages:
     """Templates → responses that let the browser load our own style sheet and nothing else.
 
     Args:
+        languages: what the pages can be read in.
         embed: the pages are shown in a frame on huggingface.co.
         form_targets: origins besides ours that a form may lead to.
     """
 
-    def __init__(self, *, embed: bool, form_targets: tuple[str, ...] = ()) -> None:
-        self._environment = _environment()
+    def __init__(
+        self, languages: Languages, *, embed: bool, form_targets: tuple[str, ...] = ()
+    ) -> None:
+        self.languages = languages
+        self._drawn = _Templates(languages)
         framers = "https://huggingface.co" if embed else "'none'"
         targets = " ".join(("'self'", *form_targets))
         self._headers = {
@@ -41,23 +53,61 @@ class ServerPages:
             ),
         }
 
-    def show(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """The template filled with `values`, all of them escaped."""
-        text = self._environment.get_template(template).render(**values)
+    def show(
+        self, request: Request, template: str, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """The template filled with `values`, all of them escaped, in the reader's language."""
+        text = self._drawn.draw(request, template, values)
         return HTMLResponse(text, status, self._headers)
 
 
-def waiting_page(phase: str) -> str:
-    """The page shown until the app is installed: whole in itself, asks again every 2 s."""
-    return _standalone("waiting.html", phase=phase)
-
-
-def error_page(status: int, message: str) -> str:
+class ErrorPage:
     """The page of an HTTP error."""
-    title = _ERROR_TITLES.get(status, "That did not work")
-    if message in {"", "Not Found", "Method Not Allowed"}:
-        message = "The address may be mistyped, or what stood here has gone."
-    return _environment().get_template("error.html").render(title=title, message=message)
+
+    def __init__(self, languages: Languages) -> None:
+        self._drawn = _Templates(languages)
+
+    def __call__(self, status: int, message: str, request: Request) -> str:
+        """The page as HTML; `message` is put into the reader's language where it is known."""
+        if message in {"", "Not Found", "Method Not Allowed"}:
+            message = _GONE
+        title = _ERROR_TITLES.get(status, _FAILED)
+        return self._drawn.draw(request, "error.html", {"title": title, "message": message})
+
+
+class WaitingPage:
+    """The page shown until the app is installed: whole in itself, asks again every 2 s."""
+
+    def __init__(self, languages: Languages) -> None:
+        self._drawn = _Templates(languages)
+        self._styles = "".join(
+            (_HERE / "assets" / name).read_text(encoding="utf-8")
+            for name in ("tokens.css", "accounts.css")
+        )
+
+    def __call__(self, phase: str, request: Request) -> str:
+        """The page as HTML; what is going on is put into words where they are known."""
+        return self._drawn.draw(request, "waiting.html", {"phase": phase, "styles": self._styles})
+
+
+class _Templates:
+    """Jinja's templates, for each language that is asked for."""
+
+    def __init__(self, languages: Languages) -> None:
+        self._languages = languages
+        self._environments: dict[str, Environment] = {}
+
+    def draw(self, request: Request, template: str, values: dict[str, Any]) -> str:
+        language = self._languages.of(request)
+        known = self._environments.get(language.code)
+        if known is None:
+            known = self._environments[language.code] = _environment(language)
+        return known.get_template(template).render(
+            languages=self._languages.offered,
+            chosen=self._languages.offers(request.cookies.get(COOKIE, "")),
+            address=_address(request),
+            **values,
+        )
 
 
 def local_path(target: str) -> str:
@@ -73,15 +123,31 @@ def local_path(target: str) -> str:
     return "/" if parts.scheme or parts.netloc else target
 
 
-def _standalone(template: str, **values: str) -> str:
-    styles = "".join(
-        (_HERE / "assets" / name).read_text(encoding="utf-8")
-        for name in ("tokens.css", "accounts.css")
-    )
-    return _environment().get_template(template).render(styles=styles, **values)
+def _address(request: Request) -> str:
+    """Where to come back to after choosing a language: this page, or the form it was sent from."""
+    if request.method == "GET":
+        return local_path(f"{request.url.path}?{request.url.query}")
+    return local_path(request.url.path)
 
 
-def _environment() -> Environment:
-    return Environment(
+def _environment(language: Language) -> Environment:
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
+
+    def words(text: str, **values: Any) -> Markup:
+        """Ours or a catalogue's, so markup in it is meant; values are escaped."""
+        return Markup(language.template(text)).format(**values)  # noqa: S704
+
+    def counted_words(one: str, many: str, *, count: int) -> Markup:
+        template = language.template(Counted(one, many), count)
+        return Markup(template).format(count=count)  # noqa: S704
+
+    environment.globals |= {
+        "_": words,
+        "_n": counted_words,
+        "known": language.text,  # escaped, in English where no catalogue has it
+        "language": language,
+        "pages": PAGES,
+    }
+    return environment

@@ -16,20 +16,28 @@ import gradio as gr
 
 from backend.auth import Accounts, CurrentUser, require_role
 from backend.errors import NotSignedIn, friendly
+from backend.wording import msg
+from ui.language import Language
+
+_RELOAD = msg("Please sign in again: reload the page.")
 
 _log = logging.getLogger(__name__)
 
 
 class Attempt:
-    """`with Attempt() as attempt:` stops at an expected error and keeps its sentence.
+    """`with Attempt(language) as attempt:` stops at an expected error and keeps its sentence.
 
     Anything unexpected passes through: Gradio logs it and the page says only that it happened.
+
+    Args:
+        language: the user's; none: English.
 
     Attributes:
         message: what to tell the user; None when nothing went wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, language: Language | None = None) -> None:
+        self._language = language
         self.message: str | None = None
 
     def __enter__(self) -> Attempt:
@@ -44,7 +52,8 @@ class Attempt:
         if not isinstance(error, Exception) or (message := friendly(error)) is None:
             return False
         _log.info("%s: %s", type(error).__name__, error)
-        self.message = message
+        language = self._language
+        self.message = str(message) if language is None else language.sentence(message)
         return True
 
 
@@ -55,7 +64,7 @@ def signed_in(request: gr.Request, accounts: Accounts) -> CurrentUser:
         NotSignedIn: the request carries no identity.
     """
     if not request.username:
-        raise NotSignedIn("Please sign in again: reload the page.")
+        raise NotSignedIn(_RELOAD)
     return accounts.user(int(request.username))
 
 

@@ -18,7 +18,11 @@ from backend.insights import Insights
 from backend.profiles import MOST_CHARACTERS, Profiles
 from backend.taste import Tastes
 from backend.trying import Trials
+from backend.wording import msg
 from ui import layout, markup, taste_words
+from ui.compare_parts import REASONS
+from ui.compare_texts import conversation
+from ui.language import Language, Languages
 from ui.markup import plain
 from ui.session import Attempt, signed_in
 from ui.taste_parts import (
@@ -36,17 +40,19 @@ from ui.taste_parts import (
 
 Updates = dict[Any, Any]
 
-WORDS_NONE = "You have not written anything about yourself."
-WORDS_UNUSED = "This server does not use what is written here at present."
-WORDS_SAVED = "Saved. The pairs made from now on go by it."
-WORDS_ERASED = "Erased. The pairs made from now on do without it."
-TRY_ALIKE = "It has not learnt anything from you yet, so both were made alike; they may even match."
-NOTHING_FOUND = "No choice of yours contains this."
-NO_CHOICES = "You have not made any choice yet."
-PLACE = "{first}–{last} of {count}"
-CHANGED = "Saved. From the next time it learns, this is what counts."
-CLEARLY = "{verdict}, clearly"
-WITH_REASON = "{verdict} · {reason}"
+WORDS_NONE = msg("You have not written anything about yourself.")
+WORDS_UNUSED = msg("This server does not use what is written here at present.")
+WORDS_SAVED = msg("Saved. The pairs made from now on go by it.")
+WORDS_ERASED = msg("Erased. The pairs made from now on do without it.")
+TRY_ALIKE = msg(
+    "It has not learnt anything from you yet, so both were made alike; they may even match."
+)
+NOTHING_FOUND = msg("No choice of yours contains this.")
+NO_CHOICES = msg("You have not made any choice yet.")
+PLACE = msg("{first}–{last} of {count}")
+CHANGED = msg("Saved. From the next time it learns, this is what counts.")
+CLEARLY = msg("{verdict}, clearly")
+WITH_REASON = msg("{verdict} · {reason}")
 
 _REFRESH_S = 15.0
 _TRIED_AT_ONCE = 4
@@ -71,6 +77,7 @@ class TasteServices:
     history: History
     profiles: Profiles
     trials: Trials
+    languages: Languages
 
 
 def build_taste(services: TasteServices) -> gr.Blocks:
@@ -100,31 +107,34 @@ class _Figures:
     def greet(self, request: gr.Request) -> Updates:
         """Header and figures, once per page load."""
         header = self._parts.header
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             return {
-                header.account: layout.account_of(user),
+                header.account: layout.account_of(user, self._services.languages.of(request)),
                 header.lab: gr.Button(visible=user.role in ("researcher", "admin")),
-                **self._shown(user.id),
+                **self._shown(user.id, self._services.languages.of(request)),
             }
         return {self._parts.notice: plain(attempt.message or "")}
 
     def refresh(self, request: gr.Request) -> Updates:
         """Figures and status, now and then."""
-        with Attempt() as attempt:
-            return self._shown(signed_in(request, self._services.accounts).id)
+        with Attempt(self._services.languages.of(request)) as attempt:
+            user = signed_in(request, self._services.accounts)
+            return self._shown(user.id, self._services.languages.of(request))
         return {self._parts.notice: plain(attempt.message or "")}
 
-    def _shown(self, user_id: int) -> Updates:
+    def _shown(self, user_id: int, language: Language) -> Updates:
         shown = self._parts.figures
         taste = self._services.tastes.of(user_id)
         return {
-            self._parts.header.chip: layout.chip_of(self._services.insights.chip(user_id)),
-            shown.known: plain(taste_words.known_figure(taste)),
-            shown.known_lines: _paragraphs(taste_words.known_lines(taste)),
-            shown.curve: taste_words.curve_svg(taste),
-            shown.blind: plain(taste_words.blind_figure(taste)),
-            shown.blind_lines: _paragraphs(taste_words.blind_lines(taste)),
+            self._parts.header.chip: layout.chip_of(
+                self._services.insights.chip(user_id), language
+            ),
+            shown.known: plain(taste_words.known_figure(taste, language)),
+            shown.known_lines: _paragraphs(taste_words.known_lines(taste, language)),
+            shown.curve: taste_words.curve_svg(taste, language),
+            shown.blind: plain(taste_words.blind_figure(taste, language)),
+            shown.blind_lines: _paragraphs(taste_words.blind_lines(taste, language)),
             self._parts.notice: "",
         }
 
@@ -144,15 +154,15 @@ class _Words:
 
     def read(self, request: gr.Request) -> Updates:
         """What the user wrote, the box closed."""
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             used = self._services.profiles.used
-            return self._closed(user.id, "" if used else WORDS_UNUSED)
+            return self._closed(user.id, "" if used else WORDS_UNUSED, request)
         return self._say(attempt.message)
 
     def open(self, request: gr.Request) -> Updates:
         """The box with what stands."""
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             kept = self._services.profiles.read(user.id)
             return {
@@ -167,24 +177,25 @@ class _Words:
 
     def save(self, text: str, request: gr.Request) -> Updates:
         """Keep it; on a mistake the box stays open with what was typed."""
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             self._services.profiles.write(user.id, text)
-            return self._closed(user.id, WORDS_SAVED if text.strip() else WORDS_ERASED)
+            return self._closed(user.id, WORDS_SAVED if text.strip() else WORDS_ERASED, request)
         return self._say(attempt.message)
 
     def erase(self, request: gr.Request) -> Updates:
         """Take it away, wherever it was recorded."""
         return self.save("", request)
 
-    def _closed(self, user_id: int, message: str) -> Updates:
+    def _closed(self, user_id: int, message: str, request: gr.Request) -> Updates:
         kept = self._services.profiles.read(user_id)
+        text = self._services.languages.of(request).text
         return {
-            self._parts.shown: gr.Markdown(plain(kept or WORDS_NONE), visible=True),
+            self._parts.shown: gr.Markdown(plain(kept or text(WORDS_NONE)), visible=True),
             self._parts.edit: gr.Button(visible=True),
             self._parts.editing: gr.Column(visible=False),
             self._parts.text: kept,
-            **self._say(message),
+            **self._say(text(message)),
         }
 
     def _say(self, message: str | None) -> Updates:
@@ -212,15 +223,15 @@ class _Trying:
 
     def ask(self, text: str, request: gr.Request) -> Iterator[Updates]:
         """Both answers as they are written."""
-        parts = self._parts
-        with Attempt() as attempt:
+        parts, language = self._parts, self._services.languages.of(request)
+        with Attempt(language) as attempt:
             user = signed_in(request, self._services.accounts)
             for tried in self._services.trials.ask(user.id, text):
                 yield {
                     parts.answers: gr.Row(visible=True),
                     parts.generic: markup.response(tried.generic),
                     parts.personal: markup.response(tried.personal),
-                    parts.notice: plain(TRY_NOTE if tried.known else TRY_ALIKE),
+                    parts.notice: plain(language.text(TRY_NOTE if tried.known else TRY_ALIKE)),
                 }
         if attempt.message is not None:
             yield {parts.notice: plain(attempt.message)}
@@ -250,28 +261,28 @@ class _Past:
         """The handler that goes so many pages on; 0 shows the same one again."""
 
         def turn(search: str, offset: float | None, request: gr.Request) -> Updates:
-            with Attempt() as attempt:
+            with Attempt(self._services.languages.of(request)) as attempt:
                 user = signed_in(request, self._services.accounts)
                 wanted = max(0, int(offset or 0) + pages * ROWS)
-                return self._page(user.id, search, wanted)
+                return self._page(user.id, search, wanted, request)
             return self._say(attempt.message)
 
         return turn
 
     def search(self, search: str, request: gr.Request) -> Updates:
         """The first page of what contains it."""
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
-            return self._page(user.id, search, 0)
+            return self._page(user.id, search, 0, request)
         return self._say(attempt.message)
 
     def opener(self, number: int) -> Callable[..., Updates]:
         """The handler of one line's button."""
 
         def open_line(ids: str, request: gr.Request) -> Updates:
-            with Attempt() as attempt:
+            with Attempt(self._services.languages.of(request)) as attempt:
                 user = signed_in(request, self._services.accounts)
-                return self._open(user.id, _number_at(ids, number), None)
+                return self._open(user.id, _number_at(ids, number), request)
             return self._say(attempt.message)
 
         return open_line
@@ -279,7 +290,7 @@ class _Past:
     def save(self, entered: dict[Any, Any], request: gr.Request) -> Updates:
         """A new choice in place of the old one; on a mistake the panel keeps what was entered."""
         parts = self._parts
-        with Attempt() as attempt:
+        with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             self._services.history.change(
                 user.id,
@@ -289,8 +300,10 @@ class _Past:
                 strength=entered[parts.strength],
                 reason=entered[parts.reason] or "",
             )
-            listed = self._page(user.id, entered[parts.search], int(entered[parts.offset] or 0))
-            return {**listed, **self._closed(), **self._say(CHANGED)}
+            offset = int(entered[parts.offset] or 0)
+            listed = self._page(user.id, entered[parts.search], offset, request)
+            said = self._services.languages.of(request).text(CHANGED)
+            return {**listed, **self._closed(), **self._say(said)}
         return self._say(attempt.message)
 
     def close(self) -> Updates:
@@ -301,20 +314,22 @@ class _Past:
         """How much better is asked of a preference only."""
         return {self._parts.strength: gr.Radio(visible=verdict in PREFERENCES)}
 
-    def _page(self, user_id: int, search: str, offset: int) -> Updates:
-        parts = self._parts
+    def _page(self, user_id: int, search: str, offset: int, request: gr.Request) -> Updates:
+        parts, language = self._parts, self._services.languages.of(request)
         page = self._services.history.page(user_id, search or "", offset=offset, limit=ROWS)
+        steady = self._services.insights.consistency(user_id)
         updates: Updates = {}
         for number, slot in enumerate(parts.slots):
             row = page.rows[number] if number < len(page.rows) else None
             updates[slot.row] = gr.Row(visible=row is not None)
             updates[slot.prompt] = _shortened(row.prompt) if row else ""
-            updates[slot.verdict] = plain(_verdict(row)) if row else ""
-        place = PLACE.format(first=page.first, last=page.last, count=page.count)
+            updates[slot.verdict] = plain(_verdict(row, language)) if row else ""
+        place = language.text(PLACE, first=page.first, last=page.last, count=page.count)
         nothing = NOTHING_FOUND if (search or "").strip() else NO_CHOICES
         return {
             **updates,
-            parts.empty: "" if page.rows else plain(nothing),
+            parts.steady: _paragraphs(taste_words.steady_lines(steady, language)),
+            parts.empty: "" if page.rows else plain(language.text(nothing)),
             parts.newer: gr.Button(visible=page.first > 1),
             parts.older: gr.Button(visible=page.last < page.count),
             parts.place: plain(place) if page.count > ROWS else "",
@@ -322,11 +337,12 @@ class _Past:
             parts.ids: ",".join(str(row.comparison_id) for row in page.rows),
         }
 
-    def _open(self, user_id: int, comparison_id: int, message: str | None) -> Updates:
+    def _open(self, user_id: int, comparison_id: int, request: gr.Request) -> Updates:
         parts = self._parts
         view = self._services.history.view(user_id, comparison_id)
         return {
             parts.panel: gr.Column(visible=True),
+            parts.earlier: conversation(view.earlier, self._services.languages.of(request)),
             parts.prompt: plain(view.row.prompt),
             parts.texts["a"]: markup.response(view.text_a),
             parts.texts["b"]: markup.response(view.text_b),
@@ -337,7 +353,7 @@ class _Past:
             parts.reason: view.row.reason,
             parts.comparison_id: comparison_id,
             parts.choice_id: view.choice_id,
-            **self._say(message),
+            **self._say(None),
         }
 
     def _closed(self) -> Updates:
@@ -356,11 +372,14 @@ def _shortened(prompt: str) -> str:
     return plain(" ".join(prompt[:_LIST_PROMPT_CHARACTERS].split()))
 
 
-def _verdict(row: ChoiceRow) -> str:
-    said = VERDICTS[row.verdict]
+def _verdict(row: ChoiceRow, language: Language) -> str:
+    said = language.text(VERDICTS[row.verdict])
     if row.strength is not None and row.strength != _SLIGHTLY and row.strength in STRENGTHS:
-        said = CLEARLY.format(verdict=said)
-    return WITH_REASON.format(verdict=said, reason=row.reason) if row.reason else said
+        said = language.text(CLEARLY, verdict=said)
+    if not row.reason:
+        return said
+    reason = language.text(row.reason) if row.reason in REASONS else row.reason
+    return language.text(WITH_REASON, verdict=said, reason=reason)
 
 
 def _number_at(ids: str, place: int) -> int:

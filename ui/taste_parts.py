@@ -7,63 +7,65 @@ from typing import Any, Final
 
 import gradio as gr
 
+from backend.wording import msg
 from ui import layout
-from ui.compare_parts import MATHS
+from ui.compare_parts import MATHS, RESPONSES
+from ui.compare_parts import VERDICTS as PAIR_VERDICTS
+from ui.language import later
 from ui.layout import Header
 
-TITLE: Final = "My taste"
-KNOWS = "How well it knows you"
-HOW = "How this is measured"
-HOW_TEXT = (
-    "Before it learns from a choice, the model is asked towards which of the two answers it leans "
-    "for you, compared with the untouched base model. The figure is the share of choices where "
-    "that was the one you took; where it leans to neither, half. “Everyone’s” is the same question "
-    "without knowing that it is you, “someone else’s” as if you were another user drawn at random. "
-    "The range holds however often you look; while it is learning, it is about the average so far."
+TITLE: Final = msg("My taste")
+KNOWS = later(msg("How well it knows you"))
+HOW = later(msg("How this is measured"))
+HOW_TEXT = later(
+    msg(
+        "Before it learns from a choice, the model is asked towards which of the two answers it "
+        "leans for you, compared with the untouched base model. The figure is the share of "
+        "choices where that was the one you took; where it leans to neither, half. “Everyone’s” "
+        "is the same question without knowing that it is you, “someone else’s” as if you were "
+        "another user drawn at random. The range holds however often you look; while it is "
+        "learning, it is about the average so far."
+    )
 )
-BLIND = "Blind test"
-WORDS = "In your words"
-WORDS_LABEL = "How should answers be for you?"
-WORDS_EXAMPLE = "I like short answers with an example."
-EDIT = "Edit"
-SAVE = "Save"
-CANCEL = "Cancel"
-ERASE_WORDS = "Erase it"
-TRY = "Try it"
-TRY_LABEL = "Your prompt"
-TRY_EXAMPLE = "How do I start running?"
-TRY_NOTE = "Both are shown and thrown away: nothing here is a choice, and nothing is stored."
-ASK = "Ask"
-FOR_EVERYONE = "For everyone"
-FOR_YOU = "For you"
-CHOICES = "Your choices"
-SEARCH_LABEL = "Search your choices"
-SEARCH_EXAMPLE = "Search"
-NEWER = "Newer"
-OLDER = "Older"
-CHANGE = "Change this choice"
-SIDE = "Response {letter}"
-VERDICT_LABEL = "Your choice"
-VERDICTS = {
-    "a": "A is better",
-    "tie": "Tie",
-    "both_bad": "Both bad",
-    "b": "B is better",
-    "skip": "Skip",
-}
-STRENGTH_LABEL = "How much better"
-STRENGTHS = {1: "Slightly", 2: "Clearly"}
-REASON_LABEL = "Why (if you like)"
-CHANGE_NOTE = (
-    "The old choice stays in your record; from the next time it learns, the new one counts."
+BLIND = later(msg("Blind test"))
+WORDS = later(msg("In your words"))
+WORDS_LABEL = later(msg("How should answers be for you?"))
+WORDS_EXAMPLE = later(msg("I like short answers with an example."))
+EDIT = later(msg("Edit"))
+SAVE = later(msg("Save"))
+CANCEL = later(msg("Cancel"))
+ERASE_WORDS = later(msg("Erase it"))
+TRY = later(msg("Try it"))
+TRY_LABEL = later(msg("Your prompt"))
+TRY_EXAMPLE = later(msg("How do I start running?"))
+TRY_NOTE = msg("Both are shown and thrown away: nothing here is a choice, and nothing is stored.")
+ASK = later(msg("Ask"))
+FOR_EVERYONE = later(msg("For everyone"))
+FOR_YOU = later(msg("For you"))
+CHOICES = later(msg("Your choices"))
+SEARCH_LABEL = later(msg("Search your choices"))
+SEARCH_EXAMPLE = later(msg("Search"))
+NEWER = later(msg("Newer"))
+OLDER = later(msg("Older"))
+CHANGE = later(msg("Change this choice"))
+VERDICT_LABEL = later(msg("Your choice"))
+VERDICTS = {**PAIR_VERDICTS, "skip": msg("Skip")}
+STRENGTH_LABEL = later(msg("How much better"))
+STRENGTHS = {1: msg("Slightly"), 2: msg("Clearly")}
+REASON_LABEL = later(msg("Why (if you like)"))
+CHANGE_NOTE = later(
+    msg("The old choice stays in your record; from the next time it learns, the new one counts.")
 )
-DATA = "Your data"
-DATA_TEXT = (
-    "Everything you gave and everything made from it: account, choices, both texts of every pair, "
-    "your prompts and words, the figures above one by one, your vector if there is one."
+DATA = later(msg("Your data"))
+DATA_TEXT = later(
+    msg(
+        "Everything you gave and everything made from it: account, choices, both texts of every "
+        "pair, your prompts and words, the figures above one by one, your vector if there is "
+        "one."
+    )
 )
-DOWNLOAD = "Download all"
-ERASE = "Erase me …"
+DOWNLOAD = later(msg("Download all"))
+ERASE = later(msg("Erase me …"))
 DOWNLOAD_PATH = "/taste/data.jsonl"
 ERASE_PATH = "/taste/erase"
 
@@ -138,6 +140,7 @@ class Past:
     """The list of choices and the panel that changes one."""
 
     search: gr.Textbox
+    steady: gr.Markdown
     slots: tuple[Slot, ...]
     empty: gr.Markdown
     newer: gr.Button
@@ -146,6 +149,7 @@ class Past:
     offset: gr.Number
     ids: gr.Textbox  # the comparisons of the lines shown; ownership is checked when one is opened
     panel: gr.Column
+    earlier: gr.Markdown
     prompt: gr.Markdown
     texts: dict[str, gr.Markdown]
     verdict: gr.Radio
@@ -161,7 +165,16 @@ class Past:
     def list_parts(self) -> list[Any]:
         """What a page of the list sets."""
         lines = [part for s in self.slots for part in (s.row, s.prompt, s.verdict)]
-        return [*lines, self.empty, self.newer, self.place, self.older, self.offset, self.ids]
+        return [
+            *lines,
+            self.steady,
+            self.empty,
+            self.newer,
+            self.place,
+            self.older,
+            self.offset,
+            self.ids,
+        ]
 
     @property
     def entered(self) -> set[Any]:
@@ -172,7 +185,7 @@ class Past:
     @property
     def panel_parts(self) -> list[Any]:
         """What opening and closing the panel sets."""
-        shown = [self.panel, self.prompt, *self.texts.values()]
+        shown = [self.panel, self.earlier, self.prompt, *self.texts.values()]
         asked = [self.verdict, self.strength, self.reason, self.comparison_id, self.choice_id]
         return [*shown, *asked, self.notice]
 
@@ -193,7 +206,7 @@ def draw(most_words: int, most_reason: int) -> Parts:
     """Lay the page out; call inside its `with` block."""
     head = layout.header(TITLE)
     with gr.Column(elem_id="taste", min_width=0):
-        gr.HTML(f"<h1>{TITLE}</h1>", elem_id="taste-title")
+        gr.HTML(f"<h1>{later(TITLE)}</h1>", elem_id="taste-title")
         notice = gr.Markdown("", elem_id="taste-notice", elem_classes=["say"])
         with gr.Row(elem_id="taste-grid"):
             with _card("taste-known"):
@@ -254,7 +267,7 @@ def _draw_trying() -> Trying:
                 elem_id="try-text",
             )
             ask = gr.Button(ASK, elem_id="try-send", variant="primary")
-        notice = gr.Markdown(TRY_NOTE, elem_id="try-notice", elem_classes=["say"])
+        notice = gr.Markdown(later(TRY_NOTE), elem_id="try-notice", elem_classes=["say"])
         with gr.Row(visible=False, elem_id="try-answers") as answers:
             generic = _answer(FOR_EVERYONE, "try-generic")
             personal = _answer(FOR_YOU, "try-personal")
@@ -285,6 +298,7 @@ def _draw_past(most_reason: int) -> Past:
                 lines=1,
                 elem_id="past-search",
             )
+        steady = gr.Markdown("", elem_id="past-steady", elem_classes=["quiet"])
         slots = tuple(_slot(number) for number in range(ROWS))
         empty = gr.Markdown("", elem_id="past-empty", elem_classes=["quiet"])
         with gr.Row(elem_id="past-pages"):
@@ -293,19 +307,17 @@ def _draw_past(most_reason: int) -> Past:
             older = gr.Button(OLDER, visible=False, elem_id="past-older")
         with gr.Column(visible=False, elem_id="past-panel", min_width=0) as panel:
             gr.HTML(f"<h3>{CHANGE}</h3>")
+            earlier = gr.Markdown("", latex_delimiters=MATHS, elem_id="past-earlier")
             prompt = gr.Markdown("", elem_id="past-prompt", latex_delimiters=[])
             with gr.Row(elem_id="past-pair"):
-                texts = {
-                    side: _answer(SIDE.format(letter=side.upper()), f"past-{side}")
-                    for side in _SIDES
-                }
+                texts = {side: _answer(later(RESPONSES[side]), f"past-{side}") for side in _SIDES}
             verdict = gr.Radio(
-                [(label, value) for value, label in VERDICTS.items()],
+                [(later(label), value) for value, label in VERDICTS.items()],
                 label=VERDICT_LABEL,
                 elem_id="past-verdict",
             )
             strength = gr.Radio(
-                [(label, value) for value, label in STRENGTHS.items()],
+                [(later(label), value) for value, label in STRENGTHS.items()],
                 label=STRENGTH_LABEL,
                 elem_id="past-strength",
             )
@@ -319,6 +331,7 @@ def _draw_past(most_reason: int) -> Past:
         notice = gr.Markdown("", elem_id="past-notice", elem_classes=["say"])
     return Past(
         search=search,
+        steady=steady,
         slots=slots,
         empty=empty,
         newer=newer,
@@ -327,6 +340,7 @@ def _draw_past(most_reason: int) -> Past:
         offset=gr.Number(0, visible=False, precision=0),
         ids=gr.Textbox("", visible=False),
         panel=panel,
+        earlier=earlier,
         prompt=prompt,
         texts=texts,
         verdict=verdict,

@@ -9,61 +9,94 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from backend.evidence import Figure
+from backend.insights import Consistency
 from backend.taste import FEWEST, Taste, TastePoint
+from backend.wording import Counted, msg
+from ui.language import Language
 
-PERCENT = "{value:.0f}\N{NO-BREAK SPACE}%"
+PERCENT = msg("{value}\N{NO-BREAK SPACE}%")
 NO_FIGURE = "–"
-NOTHING_SCORED = (
+NOTHING_SCORED = msg(
     "Nothing to say yet: none of your choices has been set against what it expected. "
     "That happens by itself, in the background."
 )
-FEW_SCORED = "{count} of your choices are scored so far. From {fewest} on, a share stands here."
-ONE_SCORED = "One of your choices is scored so far. From {fewest} on, a share stands here."
-FORESEEN = "of your choices foreseen, each before it was learnt from"
-BEHIND = "{count} choices · likely between {low} and {high} · everyone’s taste: {generic}"
-CONTROL = "Someone else’s taste foresaw {share} of {count} of them."
-NO_CONTROL = "Someone else’s taste, for comparison: too few choices yet."
-APART_NEVER = "Your taste and everyone’s have expected the same each time, so far."
-APART_FEW = (
+FEW_SCORED = Counted(
+    "One of your choices is scored so far. From {fewest} on, a share stands here.",
+    "{count} of your choices are scored so far. From {fewest} on, a share stands here.",
+)
+FORESEEN = msg("of your choices foreseen, each before it was learnt from")
+BEHIND = Counted(
+    "{count} choice · likely between {low} and {high} · everyone’s taste: {generic}",
+    "{count} choices · likely between {low} and {high} · everyone’s taste: {generic}",
+)
+CONTROL = msg("Someone else’s taste foresaw {share} of {count} of them.")
+NO_CONTROL = msg("Someone else’s taste, for comparison: too few choices yet.")
+APART_NEVER = msg("Your taste and everyone’s have expected the same each time, so far.")
+APART_FEW = msg(
     "Choices where yours and everyone’s expected different things: {count}, of which yours was "
     "right in {right}. Too few to be sure that it knows you."
 )
-APART_BETTER = (
+APART_BETTER = Counted(
+    "Where yours and everyone’s expected different things ({count} choice), yours was right more "
+    "often: {share}, likely between {low} and {high}.",
     "Where yours and everyone’s expected different things ({count} choices), yours was right more "
-    "often: {share}, likely between {low} and {high}."
+    "often: {share}, likely between {low} and {high}.",
 )
-APART_WORSE = (
+APART_WORSE = Counted(
+    "Where yours and everyone’s expected different things ({count} choice), everyone’s was right "
+    "more often: yours in {share}, likely between {low} and {high}.",
     "Where yours and everyone’s expected different things ({count} choices), everyone’s was right "
-    "more often: yours in {share}, likely between {low} and {high}."
+    "more often: yours in {share}, likely between {low} and {high}.",
 )
-APART_EVEN = (
+APART_EVEN = Counted(
+    "Where yours and everyone’s expected different things ({count} choice), yours was right in "
+    "{share}, likely between {low} and {high}: that could be chance.",
     "Where yours and everyone’s expected different things ({count} choices), yours was right in "
-    "{share}, likely between {low} and {high}: that could be chance."
+    "{share}, likely between {low} and {high}: that could be chance.",
 )
-BLIND_FIGURE = "{won} of {count}"
-BLIND_NONE = (
+BLIND_FIGURE = msg("{won} of {count}")
+BLIND_NONE = msg(
     "Now and then one answer is made for you and one for everyone, unmarked. "
     "You have judged no such pair yet."
 )
-BLIND_WHAT = (
+BLIND_WHAT = msg(
     "Now and then one answer is made for you and one for everyone, unmarked. "
     "Taken: yours {won}, everyone’s {lost}, a tie {ties}, both bad {bad}. "
     "For the range, ties and both bad count half."
 )
-BLIND_FEW = "Too few to be sure yet: between {low} and {high}."
-BLIND_EVEN = "No difference can be told so far: between {low} and {high}."
-BLIND_BETTER = "More often yours than everyone’s: between {low} and {high}."
-BLIND_WORSE = "More often everyone’s than yours: between {low} and {high}."
-BLIND_BEFORE = "{count} more were made before it had learnt anything from you; they do not count."
-CURVE_NAME = (
+BLIND_FEW = msg("Too few to be sure yet: between {low} and {high}.")
+BLIND_EVEN = msg("No difference can be told so far: between {low} and {high}.")
+BLIND_BETTER = msg("More often yours than everyone’s: between {low} and {high}.")
+BLIND_WORSE = msg("More often everyone’s than yours: between {low} and {high}.")
+BLIND_BEFORE = Counted(
+    "{count} more was made before it had learnt anything from you; it does not count.",
+    "{count} more were made before it had learnt anything from you; they do not count.",
+)
+CURVE_NAME = msg(
     "Share of your choices foreseen, after each choice from the first to number {count}: "
     "yours {personal}, everyone’s {generic}."
 )
-CURVE_FIRST = "first choice"
-CURVE_LAST = "choice {count}"
-CURVE_YOURS = "yours, with the range it likely lies in"
-CURVE_GENERIC = "everyone’s"
-NO_CURVE = "The curve begins with {fewest} scored choices."
+CURVE_FIRST = msg("first choice")
+CURVE_LAST = msg("choice {count}")
+CURVE_YOURS = msg("yours, with the range it likely lies in")
+CURVE_GENERIC = msg("everyone’s")
+STEADY_FEW = Counted(
+    "One earlier pair came back with its sides swapped. "
+    "Too few to say how steady your choices are.",
+    "{count} earlier pairs came back with their sides swapped; you chose the same in {same}. "
+    "Too few to say how steady your choices are.",
+)
+STEADY = Counted(
+    "{count} earlier pair came back with its sides swapped. You chose the same in {share}, "
+    "likely between {low} and {high}.",
+    "{count} earlier pairs came back with their sides swapped. You chose the same in {share} of "
+    "them, likely between {low} and {high}.",
+)
+STEADY_SIDE = Counted(
+    "One time you chose otherwise, and it went to the same side as before.",
+    "{count} times you chose otherwise, and {side} of them went to the same side as before.",
+)
+NO_CURVE = msg("The curve begins with {fewest} scored choices.")
 
 _EVEN = 0.5
 _MANY = 50  # outcomes, from which on no difference is more than too few of them
@@ -72,97 +105,113 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 550, 18, 158
 _GRID = (0.0, 0.5, 1.0)
 
 
-def percent(share: float | None) -> str:
-    return NO_FIGURE if share is None else PERCENT.format(value=100 * share)
+def percent(share: float | None, language: Language) -> str:
+    return NO_FIGURE if share is None else language.text(PERCENT, value=f"{100 * share:.0f}")
 
 
-def known_figure(taste: Taste) -> str:
+def known_figure(taste: Taste, language: Language) -> str:
     """The large figure of the first card."""
-    return percent(taste.personal.share) if taste.personal.count >= FEWEST else NO_FIGURE
+    return percent(taste.personal.share, language) if taste.personal.count >= FEWEST else NO_FIGURE
 
 
-def known_lines(taste: Taste) -> tuple[str, ...]:
+def known_lines(taste: Taste, language: Language) -> tuple[str, ...]:
     """What stands beside and below it."""
     figure = taste.personal
     if not figure.count:
-        return (NOTHING_SCORED,)
+        return (language.text(NOTHING_SCORED),)
     if figure.count < FEWEST:
-        few = ONE_SCORED if figure.count == 1 else FEW_SCORED
-        return (few.format(count=figure.count, fewest=FEWEST),)
-    behind = BEHIND.format(
-        count=figure.count, generic=percent(taste.generic.share), **_ends(figure)
-    )
+        return (language.text(FEW_SCORED, count=figure.count, fewest=FEWEST),)
+    generic = percent(taste.generic.share, language)
+    behind = language.text(BEHIND, count=figure.count, generic=generic, **_ends(figure, language))
     wrong = taste.wrong
-    control = CONTROL.format(share=percent(wrong.share), count=wrong.count)
-    return (
-        FORESEEN,
-        behind,
-        control if wrong.count >= FEWEST else NO_CONTROL,
-        _apart(taste.apart),
-    )
+    control = language.text(NO_CONTROL)
+    if wrong.count >= FEWEST:
+        share = percent(wrong.share, language)
+        control = language.text(CONTROL, share=share, count=wrong.count)
+    return (language.text(FORESEEN), behind, control, _apart(taste.apart, language))
 
 
-def blind_figure(taste: Taste) -> str:
+def blind_figure(taste: Taste, language: Language) -> str:
     """The large figure of the blind test."""
     count = taste.blind.rate.count
-    return BLIND_FIGURE.format(won=taste.blind.won, count=count) if count else NO_FIGURE
+    return language.text(BLIND_FIGURE, won=taste.blind.won, count=count) if count else NO_FIGURE
 
 
-def blind_lines(taste: Taste) -> tuple[str, ...]:
+def blind_lines(taste: Taste, language: Language) -> tuple[str, ...]:
     """What stands below it."""
-    blind, before = taste.blind, BLIND_BEFORE.format(count=taste.before)
-    last = (before,) if taste.before else ()
+    blind = taste.blind
+    last = (language.text(BLIND_BEFORE, count=taste.before),) if taste.before else ()
     if not blind.rate.count:
-        return (BLIND_NONE, *last)
-    what = BLIND_WHAT.format(won=blind.won, lost=blind.lost, ties=blind.tie, bad=blind.both_bad)
-    return (what, _blind_verdict(blind.rate), *last)
+        return (language.text(BLIND_NONE), *last)
+    what = language.text(
+        BLIND_WHAT, won=blind.won, lost=blind.lost, ties=blind.tie, bad=blind.both_bad
+    )
+    return (what, _blind_verdict(blind.rate, language), *last)
 
 
-def curve_svg(taste: Taste) -> str:
+def steady_lines(consistency: Consistency, language: Language) -> tuple[str, ...]:
+    """How steady one's choices are, as far as repeats tell; nothing before the first repeat."""
+    figure = consistency.same
+    if not figure.count:
+        return ()
+    if figure.count < FEWEST:
+        return (language.text(STEADY_FEW, count=figure.count, same=figure.tally.wins),)
+    share = percent(figure.share, language)
+    steady = language.text(STEADY, count=figure.count, share=share, **_ends(figure, language))
+    otherwise, side = figure.tally.losses, consistency.same_side
+    if not side:
+        return (steady,)
+    return (steady, language.text(STEADY_SIDE, count=otherwise, side=side))
+
+
+def curve_svg(taste: Taste, language: Language) -> str:
     """The curve as inline SVG made of our words and numbers alone; a sentence while too short."""
     points = taste.curve
     if taste.personal.count < FEWEST:
-        return f'<p class="no-curve">{NO_CURVE.format(fewest=FEWEST)}</p>'
+        return f'<p class="no-curve">{language.text(NO_CURVE, fewest=FEWEST)}</p>'
     last = points[-1]
-    name = CURVE_NAME.format(
+    name = language.text(
+        CURVE_NAME,
         count=last.choices,
-        personal=percent(last.personal.share),
-        generic=percent(last.generic.share),
+        personal=percent(last.personal.share, language),
+        generic=percent(last.generic.share, language),
     )
-    end = CURVE_LAST.format(count=last.choices)
+    end = language.text(CURVE_LAST, count=last.choices)
     lines = "".join(
         f'<line x1="{_LEFT}" y1="{_y(share):.0f}" x2="{_RIGHT}" y2="{_y(share):.0f}"/>'
-        f'<text x="{_LEFT - 6}" y="{_y(share) + 4:.0f}" text-anchor="end">{percent(share)}</text>'
+        f'<text x="{_LEFT - 6}" y="{_y(share) + 4:.0f}" text-anchor="end">'
+        f"{percent(share, language)}</text>"
         for share in _GRID
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">'
         f'<g class="grid">{lines}'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{CURVE_FIRST}</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{language.text(CURVE_FIRST)}</text>'
         f'<text x="{_RIGHT}" y="{_HEIGHT - 8}" text-anchor="end">{end}</text></g>'
         f'<path class="band" d="{_band(points)}"/>'
         f'<path class="generic" d="{_path(points, lambda point: point.generic.share)}"/>'
         f'<path class="personal" d="{_path(points, lambda point: point.personal.share)}"/></svg>'
-        f'<p class="legend"><span class="personal">{CURVE_YOURS}</span>'
-        f'<span class="generic">{CURVE_GENERIC}</span></p>'
+        f'<p class="legend"><span class="personal">{language.text(CURVE_YOURS)}</span>'
+        f'<span class="generic">{language.text(CURVE_GENERIC)}</span></p>'
     )
 
 
-def _apart(figure: Figure) -> str:
+def _apart(figure: Figure, language: Language) -> str:
     if not figure.count:
-        return APART_NEVER
+        return language.text(APART_NEVER)
     if figure.count < FEWEST:
-        return APART_FEW.format(count=figure.count, right=figure.tally.wins)
+        return language.text(APART_FEW, count=figure.count, right=figure.tally.wins)
     ends = figure.interval
     sentence = APART_EVEN
     if ends.low > _EVEN:
         sentence = APART_BETTER
     elif ends.high < _EVEN:
         sentence = APART_WORSE
-    return sentence.format(count=figure.count, share=percent(figure.share), **_ends(figure))
+    share = percent(figure.share, language)
+    return language.text(sentence, count=figure.count, share=share, **_ends(figure, language))
 
 
-def _blind_verdict(figure: Figure) -> str:
+def _blind_verdict(figure: Figure, language: Language) -> str:
     ends = figure.interval
     if ends.low > _EVEN:
         sentence = BLIND_BETTER
@@ -170,12 +219,12 @@ def _blind_verdict(figure: Figure) -> str:
         sentence = BLIND_WORSE
     else:
         sentence = BLIND_FEW if figure.count < _MANY else BLIND_EVEN
-    return sentence.format(**_ends(figure))
+    return language.text(sentence, **_ends(figure, language))
 
 
-def _ends(figure: Figure) -> dict[str, str]:
+def _ends(figure: Figure, language: Language) -> dict[str, str]:
     ends = figure.interval
-    return {"low": percent(ends.low), "high": percent(ends.high)}
+    return {"low": percent(ends.low, language), "high": percent(ends.high, language)}
 
 
 def _x(point: TastePoint, last: TastePoint) -> float:

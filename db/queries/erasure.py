@@ -66,6 +66,7 @@ def make_nameless(user: User, at: datetime) -> None:
     user.password_hash = user.hf_subject = user.persona = user.liked_topics = None
     user.profile = user.language = ""
     user.role, user.is_guest, user.keys_off = "annotator", False, False
+    user.consented_to = None
     user.introduced_at = user.consented_at = user.daily_goal = user.seen_at = None
     user.created_at = user.disabled_at = at
 

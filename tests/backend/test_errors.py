@@ -10,7 +10,7 @@ from db.session import Database
 
 
 def test_expected_errors_say_what_they_say() -> None:
-    assert friendly(Conflict("You were quicker.")) == "You were quicker."
+    assert str(friendly(Conflict("You were quicker."))) == "You were quicker."
 
 
 def test_a_database_that_went_away_is_a_sentence_too() -> None:
@@ -18,7 +18,7 @@ def test_a_database_that_went_away_is_a_sentence_too() -> None:
     with pytest.raises(OperationalError) as caught:
         database.ping()
     database.close()
-    message = friendly(caught.value)
+    message = str(friendly(caught.value))
     assert message is not None
     assert "Nothing was lost" in message
     assert "secret" not in message

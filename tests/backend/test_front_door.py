@@ -19,7 +19,7 @@ from backend.front_door import FrontDoor
 BROWSER = {"Accept": "text/html,*/*"}
 
 
-def page(phase: str) -> str:
+def page(phase: str, _request: Request) -> str:
     return f"<p>{phase}</p>"
 
 

@@ -35,6 +35,23 @@ def test_both_are_noted_once(database: Database, accounts: Accounts, clock: Cloc
     asks.finish(999)
 
 
+def test_a_changed_text_is_agreed_to_anew(
+    database: Database, accounts: Accounts, clock: Clock
+) -> None:
+    first = Introductions(database, clock=clock, consent_text="Yes?")
+    user_id = accounts.sign_up("mara", GOOD, address=HOME).user.id
+    first.agree(user_id)
+    clock.forward(days=1)
+    second = Introductions(database, clock=clock, consent_text="Yes, and more?")
+    user = accounts.user(user_id)
+    assert (first.lacks_consent(user), first.agreed_to_another(user)) == (False, False)
+    assert (second.lacks_consent(user), second.agreed_to_another(user)) == (True, True)
+    second.agree(user_id)
+    assert not second.lacks_consent(accounts.user(user_id))
+    with database.read() as session:
+        assert session.get_one(User, user_id).consented_at == clock()
+
+
 def test_guests_are_not_led_through_it_but_do_agree(
     database: Database, accounts: Accounts, clock: Clock
 ) -> None:

@@ -63,7 +63,7 @@ def test_a_choice_is_scored_by_the_live_version_before_a_round_takes_it(
     house.training.tick()
     house.training.wait(LIMIT_S)
     assert house.newest_round() is None  # nothing is trained on unscored …
-    assert house.insights.chip(house.user).until_next == "learns in a moment"
+    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
     scorer_of(house).run()
     rows = scores(house.database)
     assert [(row.version_id, row.nth, row.wrong_nats) for row in rows] == [

@@ -30,7 +30,7 @@ def test_choices_become_a_live_version_that_makes_the_next_responses(
     house.training.tick()
     house.training.wait(LIMIT_S)
     assert house.newest_round() is None
-    assert house.insights.chip(house.user).until_next == "learns again in 1"
+    assert str(house.insights.chip(house.user).until_next) == "learns again in 1"
 
     house.choose(1)
     done = house.round()
@@ -38,7 +38,7 @@ def test_choices_become_a_live_version_that_makes_the_next_responses(
     assert house.uses(done.id) == ["new"] * 4
     assert house.live == first + 1
     chip = house.insights.chip(house.user)
-    assert (chip.version, chip.choices, chip.until_next) == (first + 1, 4, "learns again in 4")
+    assert (chip.version, chip.choices, str(chip.until_next)) == (first + 1, 4, "learns again in 4")
     view = list(house.desk.stream(house.user))[-1]
     with house.database.read() as session:
         made_by = session.scalars(
@@ -86,7 +86,7 @@ def test_blind_pairs_and_ties_are_counted_but_never_trained_on(
     assert uses.count("no_pair") == 1
     assert uses.count("held_out") >= 1
     assert len(uses) == 8
-    assert house.insights.chip(house.user).until_next == "learns again in 8"
+    assert str(house.insights.chip(house.user).until_next) == "learns again in 8"
 
 
 def test_nan_fails_the_round_and_consumes_nothing(make_house: Callable[..., House]) -> None:
@@ -97,7 +97,7 @@ def test_nan_fails_the_round_and_consumes_nothing(make_house: Callable[..., Hous
     assert failed.status == "failed"
     assert failed.reason
     assert house.live == live
-    assert house.insights.chip(house.user).until_next == "learns in a moment"
+    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
     assert not (house.folder / f"round-{failed.id:06d}").exists()
     assert house.round().id == failed.id  # not at once again
     house.clock.forward(seconds=16)
@@ -116,7 +116,7 @@ def test_a_refused_round_is_kept_and_never_goes_live(make_house: Callable[..., H
     gate = house.insights.gate(refused.id)
     assert gate is not None
     assert not gate.passed
-    assert house.insights.chip(house.user).until_next == "learns in a moment"
+    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
 
 
 def test_a_trainer_that_dies_in_mid_round_fails_it_and_is_started_again(
@@ -225,7 +225,7 @@ def test_a_new_users_vector_is_trained_before_the_next_full_round(
     assert len(adapters) == 2
     assert adapters[0] == adapters[1]
     # Its choices wait for a full round all the same.
-    assert house.insights.chip(house.user).until_next == "learns again in 47"
+    assert str(house.insights.chip(house.user).until_next) == "learns again in 47"
     assert house.insights.lab().rounds[0].kind == "vector"
 
     house.choose(4)

@@ -43,7 +43,7 @@ def assets(tmp_path: Path) -> Path:
     return folder
 
 
-def error_page(status: int, message: str) -> str:
+def error_page(status: int, message: str, _request: Request) -> str:
     return f"<h1>{status}</h1>{message}"
 
 
@@ -208,7 +208,7 @@ def test_a_person_sees_a_page_where_a_program_gets_json(client: TestClient) -> N
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (TooManyRequests("Please wait.", 7), 429),
+        (TooManyRequests("Please wait.", retry_after_s=7), 429),
         (NotSignedIn("Please sign in."), 401),
         (AttuneError("Something else."), 500),
     ],

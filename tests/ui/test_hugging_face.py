@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from backend.web import SESSION_COOKIE, SessionCookie, Visitors, create_web
+from backend.web import SESSION_COOKIE, create_web
 from tests.conftest import Clock
 from tests.ui.visiting import ASSETS, Site, text, who
-from ui.accounts import add_account_pages
-from ui.server_pages import error_page
+from ui.language import Languages
+from ui.server_pages import ErrorPage
 
 
 @pytest.fixture
@@ -131,14 +131,8 @@ def test_an_absent_provider_is_said_plainly(site: Site) -> None:
 
 
 def test_without_a_client_there_is_no_such_door(site: Site) -> None:
-    app = create_web(assets=ASSETS, error_page=error_page)
-    add_account_pages(
-        app,
-        accounts=site.accounts,
-        administration=site.administration,
-        visitors=Visitors(site.accounts),
-        cookie=SessionCookie(secure=False, embed=False),
-    )
+    app = create_web(assets=ASSETS, error_page=ErrorPage(Languages()))
+    site.add_pages(app)
     client = TestClient(app, headers={"Accept": "text/html"})
     assert "Hugging Face" not in client.get("/login").text
     assert client.get("/login/huggingface").status_code == 404

@@ -10,7 +10,6 @@ import pytest
 from tests.backend.people import GOOD
 from tests.conftest import Clock
 from tests.ui.visiting import Site, text, who
-from ui.guide import add_guide
 
 TEXT = "We keep your choices.\n\nYou may <b>stop</b> at any time."
 
@@ -107,7 +106,6 @@ def test_nobody_takes_part_without_agreeing(make_site: Callable[..., Site]) -> N
 
 def test_the_guide_leads_back_to_it(make_site: Callable[..., Site]) -> None:
     site = make_site()
-    add_guide(site.app, embed=False)
     page = site.visitor().get("/guide")
     assert 'href="/welcome"' in page.text
     assert 'href="/taste/"' in page.text

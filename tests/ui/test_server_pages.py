@@ -8,12 +8,23 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
-from ui.server_pages import ServerPages, error_page, local_path, waiting_page
+from ui.language import Languages
+from ui.server_pages import ErrorPage, ServerPages, WaitingPage, local_path
+
+LANGUAGES = Languages()
+
+
+def asking(**headers: str) -> Request:
+    """Somebody's request for a page."""
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": raw}
+    return Request({**scope, "scheme": "http", "server": ("here", 80)})
 
 
 def test_the_waiting_page_is_whole_in_itself() -> None:
-    page = waiting_page("loading <the> model")
+    page = WaitingPage(LANGUAGES)("loading <the> model", asking())
     assert "Loading &lt;the&gt; model …" in page
     assert '<meta http-equiv="refresh" content="2">' in page
     assert "--accent:" in page  # the tokens stand in it
@@ -29,13 +40,14 @@ def test_the_waiting_page_is_whole_in_itself() -> None:
     ],
 )
 def test_an_error_has_a_page(status: int, message: str, shown: str) -> None:
-    page = error_page(status, message)
+    page = ErrorPage(LANGUAGES)(status, message, asking())
     assert shown in page
     assert '<a class="button" href="/">' in page
 
 
 def test_an_embedded_page_may_be_framed_by_hugging_face() -> None:
-    page = ServerPages(embed=True).show("error.html", title="x", message="y")
+    pages = ServerPages(LANGUAGES, embed=True)
+    page = pages.show(asking(), "error.html", title="x", message="y")
     assert "frame-ancestors https://huggingface.co" in page.headers["content-security-policy"]
 
 

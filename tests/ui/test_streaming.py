@@ -17,6 +17,7 @@ from backend import startup
 from backend.engines.echo import EchoEngine
 from backend.settings import Settings
 from tests.ui.conftest import DESKTOP, Stored, settled
+from ui.language import Languages
 
 # The app runs in this very process: what Gradio 6.31 asks of pandas 3 is not ours to mend.
 pytestmark = [
@@ -48,6 +49,7 @@ def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word_s: float)
             settings=settings,
             data=data,
             database=database,
+            languages=Languages(),
             announce=lambda phase: None,
             closing=closing,
         )

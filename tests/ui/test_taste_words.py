@@ -10,7 +10,9 @@ from backend.confidence import Tally
 from backend.evidence import Blind, Figure
 from backend.taste import Taste, curve
 from ui import taste_words
+from ui.language import english
 
+ENGLISH = english()
 NONE = Tally(0, 0, 0)
 NO_PAIRS = Blind()
 
@@ -40,20 +42,20 @@ def plain(lines: tuple[str, ...]) -> str:
 
 
 def test_few_choices_make_no_share() -> None:
-    assert taste_words.known_figure(taste()) == "–"
-    assert "Nothing to say yet" in plain(taste_words.known_lines(taste()))
-    assert "One of your choices" in plain(taste_words.known_lines(taste(Tally(1, 0, 0))))
+    assert taste_words.known_figure(taste(), ENGLISH) == "–"
+    assert "Nothing to say yet" in plain(taste_words.known_lines(taste(), ENGLISH))
+    assert "One of your choices" in plain(taste_words.known_lines(taste(Tally(1, 0, 0)), ENGLISH))
     nine = taste(Tally(9, 0, 0))
-    assert taste_words.known_figure(nine) == "–"
-    assert "9 of your choices are scored so far" in plain(taste_words.known_lines(nine))
-    assert "%" not in plain(taste_words.known_lines(nine))
-    assert "<svg" not in taste_words.curve_svg(nine)
+    assert taste_words.known_figure(nine, ENGLISH) == "–"
+    assert "9 of your choices are scored so far" in plain(taste_words.known_lines(nine, ENGLISH))
+    assert "%" not in plain(taste_words.known_lines(nine, ENGLISH))
+    assert "<svg" not in taste_words.curve_svg(nine, ENGLISH)
 
 
 def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
     some = taste(Tally(15, 0, 5), wrong=Tally(5, 0, 6), apart=Tally(8, 0, 5))
-    assert taste_words.known_figure(some).replace("\N{NO-BREAK SPACE}", " ") == "75 %"
-    told = plain(taste_words.known_lines(some))
+    assert taste_words.known_figure(some, ENGLISH).replace("\N{NO-BREAK SPACE}", " ") == "75 %"
+    told = plain(taste_words.known_lines(some, ENGLISH))
     ends = some.personal.interval
     assert f"20 choices · likely between {100 * ends.low:.0f} % and {100 * ends.high:.0f} %" in told
     assert "everyone’s taste: 25 %" in told
@@ -72,7 +74,7 @@ def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
     ],
 )
 def test_yours_is_better_only_where_its_range_is_above_one_half(apart: Tally, words: str) -> None:
-    told = plain(taste_words.known_lines(taste(Tally(30, 0, 20), apart=apart)))
+    told = plain(taste_words.known_lines(taste(Tally(30, 0, 20), apart=apart), ENGLISH))
     assert words in told
 
 
@@ -87,18 +89,18 @@ def test_yours_is_better_only_where_its_range_is_above_one_half(apart: Tally, wo
     ],
 )
 def test_the_blind_test_in_plain_words(blind: Blind, words: str) -> None:
-    assert words in plain(taste_words.blind_lines(taste(blind=blind)))
+    assert words in plain(taste_words.blind_lines(taste(blind=blind), ENGLISH))
 
 
 def test_what_was_made_before_it_had_learnt_is_set_apart() -> None:
-    told = plain(taste_words.blind_lines(taste(before=3)))
+    told = plain(taste_words.blind_lines(taste(before=3), ENGLISH))
     assert "3 more were made before" in told
-    assert taste_words.blind_figure(taste(before=3)) == "–"
-    assert taste_words.blind_figure(taste(blind=Blind(won=9, lost=2, tie=1))) == "9 of 12"
+    assert taste_words.blind_figure(taste(before=3), ENGLISH) == "–"
+    assert taste_words.blind_figure(taste(blind=Blind(won=9, lost=2, tie=1)), ENGLISH) == "9 of 12"
 
 
 def test_the_curve_is_a_drawing_with_a_name_inside_its_frame() -> None:
-    drawing = taste_words.curve_svg(taste(Tally(300, 0, 100)))
+    drawing = taste_words.curve_svg(taste(Tally(300, 0, 100)), ENGLISH)
     assert 'role="img"' in drawing
     assert "to number 400" in drawing
     band = re.search(r'class="band" d="M([^"]+)Z"', drawing)

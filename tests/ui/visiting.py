@@ -27,9 +27,9 @@ from db.session import Database
 from tests.backend.people import GOOD, cheap
 from tests.backend.provider import CLIENT_ID, CLIENT_SECRET, URL, Provider
 from tests.conftest import Clock
-from ui.accounts import add_account_pages
-from ui.my_data_pages import MyDataPages
-from ui.server_pages import ServerPages, error_page
+from ui.form_pages import add_form_pages
+from ui.language import Languages
+from ui.server_pages import ErrorPage
 
 ASSETS = Path(ui.__file__).parent / "assets"
 
@@ -47,23 +47,18 @@ class Site:
         **policy: Any,
     ) -> None:
         self._database = database = Database(url)
+        self._clock = clock
         self.accounts = Accounts(database, passwords=cheap(), clock=clock, **policy)
         self.administration = Administration(database, clock=clock)
         self.provider = Provider()
-        self.app = create_web(assets=ASSETS, error_page=error_page)
-        introductions = Introductions(
+        self.app = create_web(assets=ASSETS, error_page=ErrorPage(Languages()))
+        self._introductions = Introductions(
             database, clock=clock, offered=introduction, consent_text=consent_text
         )
-        visitors = Visitors(self.accounts, lacks_consent=introductions.lacks_consent)
-        cookie = SessionCookie(secure=False, embed=False)
-        add_account_pages(
+        self._visitors = Visitors(self.accounts, lacks_consent=self._introductions.lacks_consent)
+        self.add_pages(
             self.app,
-            accounts=self.accounts,
-            administration=self.administration,
-            visitors=visitors,
-            cookie=cookie,
-            introductions=introductions,
-            hugging_face=HuggingFaceLogin(
+            HuggingFaceLogin(
                 client_id=CLIENT_ID,
                 client_secret=CLIENT_SECRET,
                 provider_url=URL,
@@ -71,14 +66,23 @@ class Site:
                 transport=self.provider.transport,
             ),
         )
-        MyDataPages(
+        _add_home(self.app, self._visitors)
+
+    def add_pages(self, app: FastAPI, hugging_face: HuggingFaceLogin | None = None) -> None:
+        """All server-drawn pages."""
+        database, clock = self._database, self._clock
+        add_form_pages(
+            app,
+            accounts=self.accounts,
+            administration=self.administration,
+            visitors=self._visitors,
+            cookie=SessionCookie(secure=False, embed=False),
+            languages=Languages(),
+            introductions=self._introductions,
             my_data=MyData(database, None, clock=clock),
             erasure=Erasure(database, None, follow=lambda: None, clock=clock),
-            visitors=visitors,
-            cookie=cookie,
-            shown=ServerPages(embed=False),
-        ).add_to(self.app)
-        _add_home(self.app, visitors)
+            hugging_face=hugging_face,
+        )
 
     def close(self) -> None:
         self._database.close()

@@ -2,9 +2,9 @@
    cannot be reached is announced in one quiet line. A choice that could not be sent is kept in this tab
    and sent once somebody is signed in and the server answers. Knows no page but for that. */
 (() => {
-  const FAILED = "Something went wrong on our side. Please try again.";
-  const AWAY = "Attune cannot be reached. Trying again …";
-  const KEPT = "Attune cannot be reached. Your choice is kept and will be sent.";
+  const FAILED = msg("Something went wrong on our side. Please try again.");
+  const AWAY = msg("Attune cannot be reached. Trying again …");
+  const KEPT = msg("Attune cannot be reached. Your choice is kept and will be sent.");
   const GONE = new Set([502, 503, 504]); // a proxy without us, or we are still starting
   const FAILED_SHOWN_MS = 10_000;
   const STORE = "attune-kept-choice";
