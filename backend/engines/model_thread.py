@@ -79,7 +79,7 @@ class ModelThread:
         """
         check_cache(model)
         check_head(model)
-        self.weight_sets = WeightSets(model, rows=max_rows, threads=threads)
+        self.weight_sets = WeightSets(model, rows=max_rows)
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
