@@ -152,10 +152,15 @@ def _run_on_postgres(url: str, statement: str) -> None:
     database.close()
 
 
+CATALOGUES = ROOT / "tests" / "ui" / "catalogues"  # a language dropped in, read from right to left
+
+
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """One app on the echo engine for all tests that need no other; each is a guest of its own."""
-    with RunningApp(tmp_path_factory.mktemp("app") / "data", engine="echo") as running:
+    with RunningApp(
+        tmp_path_factory.mktemp("app") / "data", engine="echo", languages_dir=str(CATALOGUES)
+    ) as running:
         yield running.wait_ready()
 
 
