@@ -71,7 +71,7 @@ class Language:
         self.name = locale.get_display_name() or self.code
         self.direction: Literal["ltr", "rtl"] = "rtl" if locale.text_direction == "rtl" else "ltr"
 
-    def text(self, text: str | Counted, **values: Any) -> str:
+    def text(self, text: str | Counted, /, **values: Any) -> str:
         """`text` in this language, its placeholders filled; `count` decides about the plural."""
         template = self.template(text, values.get("count", 1))
         return template.format(**values) if values else template

@@ -135,7 +135,7 @@ def _environment(language: Language) -> Environment:
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
 
-    def words(text: str, **values: Any) -> Markup:
+    def words(text: str, /, **values: Any) -> Markup:
         """Ours or a catalogue's, so markup in it is meant; values are escaped."""
         return Markup(language.template(text)).format(**values)  # noqa: S704
 
