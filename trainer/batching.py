@@ -6,7 +6,7 @@ Knows nothing of models, of where prefixes come from and of the loss.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainer.config import TrainConfig
@@ -50,12 +50,6 @@ class PairRows:
     reference_chosen: Row
     reference_rejected: Row
 
-    @property
-    def tokens(self) -> int:
-        """Input tokens of the personal and the generic term together."""
-        rows = (self.chosen, self.rejected, self.generic_chosen, self.generic_rejected)
-        return sum(row.length for row in rows)
-
 
 def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
     """The rows of one pair.
@@ -80,43 +74,6 @@ def pair_rows(pair: PreferencePair, prompts: PromptFormat) -> PairRows:
         reference_chosen=Row(plain, pair.chosen.token_ids),
         reference_rejected=Row(plain, pair.rejected.token_ids),
     )
-
-
-def by_length(
-    lengths: Sequence[int], *, max_tokens: int, max_padding: float = 0.1
-) -> list[list[int]]:
-    """Indices grouped so that a group pads little and stays small.
-
-    A group's rows times its longest row is at most `max_tokens` (one row may exceed it), and at
-    most the share `max_padding` of that is padding.
-    """
-    groups: list[list[int]] = []
-    used = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups:
-            longest = lengths[groups[-1][0]]
-            area = longest * (len(groups[-1]) + 1)
-            if area <= max_tokens and used + lengths[index] >= (1 - max_padding) * area:
-                groups[-1].append(index)
-                used += lengths[index]
-                continue
-        groups.append([index])
-        used = lengths[index]
-    return groups
-
-
-def by_budget(sizes: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Indices in order, cut so that each group's sizes sum to at most `max_tokens` (or is one)."""
-    groups: list[list[int]] = []
-    used = 0
-    for index, size in enumerate(sizes):
-        if groups and used + size <= max_tokens:
-            groups[-1].append(index)
-            used += size
-        else:
-            groups.append([index])
-            used = size
-    return groups
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: str) -> list[list[int]]:

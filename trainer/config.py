@@ -75,11 +75,13 @@ class TrainConfig:
         average_logps: margins and DPOP on mean log-probs per token instead of sums.
         beta: β, inverse temperature of the implicit reward (summed log-probs, nats).
         alpha: α, weight of the user's own term against the generic term, in [0, 1].
+        sample_terms: take one of the two terms of each pair, the user's own with probability α,
+            instead of both: half the work a step, the same gradient on average, more noise.
         dpop_lambda: λ, penalty on a chosen response that becomes less likely than under the base.
         nll_weight: weight of the chosen response's mean negative log-likelihood per token.
         nll_weight_generic: the same in the generic term; None takes `nll_weight`.
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.
-        learning_rate_weights: the same of a user's K weights in the cluster and styled user models.
+        learning_rate_weights: the same of a user's K weights in the cluster user model.
         epochs: passes over a round's pairs.
         own_epochs: passes in which users' own numbers learn alone, by their own term, before e₀ and
             the adapter join in; with `epochs` of them nothing shared is ever trained.
@@ -104,6 +106,7 @@ class TrainConfig:
     average_logps: bool = False
     beta: float = 0.1
     alpha: float = 0.5
+    sample_terms: bool = False
     dpop_lambda: float = 5.0
     nll_weight: float = 1.0
     nll_weight_generic: float | None = None
@@ -130,11 +133,16 @@ class TrainConfig:
             raise ValueError("there must be at least 2 clusters")
 
     @property
+    def nll_weight_of_generic(self) -> float:
+        """The NLL's weight in the generic term."""
+        return self.nll_weight if self.nll_weight_generic is None else self.nll_weight_generic
+
+    @property
     def learning_rate_own(self) -> float:
         """The rate of the numbers that belong to one user alone."""
-        if self.user_model == "individual":
-            return self.learning_rate_vector
-        return self.learning_rate_weights
+        if self.user_model == "cluster":
+            return self.learning_rate_weights
+        return self.learning_rate_vector
 
     def for_vector_round(self) -> TrainConfig:
         """The recipe of a round that trains some users' own numbers and nothing shared."""

@@ -8,20 +8,53 @@ from.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.batching import PairRows, by_budget
+from trainer.batching import PairRows, Row
 from trainer.config import TrainConfig
-from trainer.losses import PairLogps, PairTokens, PDpoTerms, p_dpo
+from trainer.losses import PairLogps, PairTokens, term_loss
+from trainer.packing import tree_tokens
 from trainer.scoring import response_logps
 from trainer.types import RoundFailed
 from trainer.user_models import UserModel
 
 _STATE_PARTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One of a pair's two terms: the user's own, or the generic one where `user` is None.
+
+    Attributes:
+        weight: what the term counts in the pair's loss.
+    """
+
+    pair: PairRows
+    user: int | None
+    weight: float
+
+    @property
+    def rows(self) -> tuple[Row, Row]:
+        """Chosen and rejected, as this term reads them."""
+        if self.user is None:
+            return self.pair.generic_chosen, self.pair.generic_rejected
+        return self.pair.chosen, self.pair.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What the loss of some terms came to, detached; each field is (number of terms,)."""
+
+    terms: Sequence[Term]
+    loss: Tensor
+    margin: Tensor
+    chosen_logp_change: Tensor
 
 
 class Learner:
@@ -63,12 +96,14 @@ class Learner:
             weight_decay=0.0,
         )
         self._carried = dict(state)
+        self._steps = 0
         self._restore()
 
     def step(self, batch: Sequence[PairRows], *, shared: bool = True) -> dict[str, float]:
         """One optimizer step on the mean loss of `batch`; the step's figures, by name.
 
-        Memory is bounded by `forward_tokens` (or one pair); the gradient is the whole batch's.
+        Terms under one vector are computed together, as far as `forward_tokens` allows; the
+        gradient is the whole batch's.
 
         Args:
             shared: whether the adapter and what users share learn too. Without, they do not change
@@ -81,13 +116,12 @@ class Learner:
         # Without a gradient AdamW passes a parameter by, and nothing is computed for it.
         for parameter in self._common:
             parameter.requires_grad_(shared)
-        groups = by_budget([p.tokens for p in batch], max_tokens=self._config.forward_tokens)
-        parts = []
-        for group in groups:
-            terms = self._terms([batch[i] for i in group], shared)
-            torch.autograd.backward(terms.loss.sum() / len(batch))
-            parts.append(terms)
-        figures = _figures(parts)
+        terms = _terms(batch, self._config, shared=shared, draw=self._draw(batch))
+        parts = [
+            self._backward(group, len(batch))
+            for group in _together(terms, max_tokens=self._config.forward_tokens)
+        ]
+        figures = _figures(parts, len(batch))
         if not math.isfinite(figures["loss"]):
             raise RoundFailed("the loss became infinite or undefined")
         norm = nn.utils.clip_grad_norm_(self._adapter, self._config.clip_norm_adapter)
@@ -117,26 +151,77 @@ class Learner:
                     if value is not None
                 }
 
-    def _terms(self, pairs: Sequence[PairRows], shared: bool) -> PDpoTerms:
-        # One tensor per user and call: rows of one prompt and one prefix are computed together.
-        own = {user: self._users.prefix(user) for user in {p.pair.user_id for p in pairs}}
-        mine = [own[p.pair.user_id] for p in pairs]
-        rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-        prefixes = mine + mine
-        pooled = shared and self._config.alpha < 1
-        if pooled:
-            rows += [p.generic_chosen for p in pairs] + [p.generic_rejected for p in pairs]
-            prefixes += [self._users.prefix(None)] * (2 * len(pairs))
+    def _draw(self, batch: Sequence[PairRows]) -> float:
+        """In [0, 1): which terms of this batch are taken, where they are sampled."""
+        self._steps += 1
+        pairs = [p.pair.pair_id for p in batch]
+        return random.Random(f"{self._config.seed}/{self._steps}/{pairs}").random()  # noqa: S311
+
+    def _backward(self, terms: Sequence[Term], batch_pairs: int) -> _Computed:
+        """Add the gradient of some terms of a batch."""
+        # One tensor per user and call: rows under one prefix share what they begin with.
+        prefixes = {user: self._users.prefix(user) for user in {t.user for t in terms}}
+        of_terms = [prefixes[term.user] for term in terms]
+        chosen, rejected = zip(*(term.rows for term in terms), strict=True)
         logps = response_logps(
-            self._model, rows, prefixes, max_tokens=self._config.forward_tokens
-        ).view(-1, len(pairs))
-        return p_dpo(
-            PairLogps(logps[0], logps[1]),
-            PairLogps(logps[2], logps[3]) if pooled else None,
-            reference_logps(pairs, self._references, logps.device),
-            pair_tokens(pairs, logps.device),
-            self._config,
-        )
+            self._model,
+            [*chosen, *rejected],
+            [*of_terms, *of_terms],
+            max_tokens=self._config.forward_tokens,
+        ).view(2, -1)
+        policy, device = PairLogps(logps[0], logps[1]), logps.device
+        pairs = [term.pair for term in terms]
+        reference = reference_logps(pairs, self._references, device)
+        tokens = pair_tokens(pairs, device)
+        config = self._config
+        nll = [config.nll_weight_of_generic if t.user is None else config.nll_weight for t in terms]
+        losses, h = term_loss(policy, reference, tokens, config, torch.tensor(nll, device=device))
+        losses = losses * torch.tensor([term.weight for term in terms], device=device)
+        torch.autograd.backward(losses.sum() / batch_pairs)
+        change = (policy.chosen - reference.chosen) / tokens.chosen
+        return _Computed(terms, losses.detach(), h.detach(), change.detach())
+
+
+def _terms(
+    batch: Sequence[PairRows], config: TrainConfig, *, shared: bool, draw: float
+) -> list[Term]:
+    """Which terms of the batch are computed, and what each counts.
+
+    Sampled, a pair's own term is taken with probability α and the generic one otherwise, each with
+    weight 1: α · t(u) + (1 − α) · t(u₀) on average. One draw decides for the whole batch, so that
+    the share of own terms in it is α as nearly as can be.
+    """
+    alpha = config.alpha
+    if not shared:
+        return [Term(p, p.pair.user_id, 1.0) for p in batch]
+    if not config.sample_terms:
+        own = [Term(p, p.pair.user_id, alpha) for p in batch if alpha > 0]
+        return own + [Term(p, None, 1 - alpha) for p in batch if alpha < 1]
+    turns = [math.floor(draw + alpha * n) for n in range(len(batch) + 1)]
+    return [
+        Term(p, p.pair.user_id if turns[n + 1] > turns[n] else None, 1.0)
+        for n, p in enumerate(batch)
+    ]
+
+
+def _together(terms: Sequence[Term], *, max_tokens: int) -> list[list[Term]]:
+    """Terms in groups of at most `max_tokens` (or one term), those under one vector side by side.
+
+    A group's forward pass is kept until its backward pass, so this bounds memory.
+    """
+    groups: list[list[Term]] = []
+    for term in sorted(terms, key=lambda t: (t.user is not None, t.user or 0)):
+        if groups and _tokens([*groups[-1], term]) <= max_tokens:
+            groups[-1].append(term)
+        else:
+            groups.append([term])
+    return groups
+
+
+def _tokens(terms: Sequence[Term]) -> int:
+    rows = [row for term in terms for row in term.rows]
+    users = {term.user: torch.empty(0) for term in terms}
+    return tree_tokens(rows, [users[term.user] for term in terms for _ in term.rows])
 
 
 def pair_tokens(pairs: Sequence[PairRows], device: torch.device) -> PairTokens:
@@ -157,15 +242,16 @@ def reference_logps(
     )
 
 
-def _figures(parts: Sequence[PDpoTerms]) -> dict[str, float]:
-    margins = torch.cat([p.margin for p in parts])
-    figures = {
-        "loss": float(torch.cat([p.loss.detach() for p in parts]).mean()),
-        "accuracy": float((margins > 0).float().mean()),
-        "margin_nats": float(margins.mean()),
-        "chosen_logp_change": float(torch.cat([p.chosen_logp_change for p in parts]).mean()),
-    }
-    generic = [p.generic_margin for p in parts if p.generic_margin is not None]
-    if generic:
-        figures["accuracy_generic"] = float((torch.cat(generic) > 0).float().mean())
+def _figures(parts: Sequence[_Computed], batch_pairs: int) -> dict[str, float]:
+    terms = [term for part in parts for term in part.terms]
+    margins = torch.cat([part.margin for part in parts]).cpu()
+    own = torch.tensor([term.user is not None for term in terms])
+    figures = {"loss": float(torch.cat([part.loss for part in parts]).sum()) / batch_pairs}
+    if own.any():  # of a small batch, sampling may leave nothing but generic terms
+        changes = torch.cat([part.chosen_logp_change for part in parts]).cpu()
+        figures["accuracy"] = float((margins[own] > 0).float().mean())
+        figures["margin_nats"] = float(margins[own].mean())
+        figures["chosen_logp_change"] = float(changes[own].mean())
+    if not own.all():
+        figures["accuracy_generic"] = float((margins[~own] > 0).float().mean())
     return figures

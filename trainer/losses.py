@@ -88,10 +88,13 @@ class _FrozenHeadLogps(torch.autograd.Function):
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits = F.linear(hidden[part].to(weight.dtype), weight, bias).float()
-            logits = logits.log_softmax(dim=-1)
-            logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
+            highest = logits.amax(1, keepdim=True)
+            of_label = logits.gather(1, labels[part, None]) - highest
+            shares = logits.sub_(highest).exp_()
+            total = shares.sum(1, keepdim=True)
+            logps[part] = (of_label - total.log()).squeeze(1)
             if wanted:
-                expected = logits.exp_().to(weight.dtype) @ weight
+                expected = (shares.to(weight.dtype) @ weight) / total
                 slope[part] = (weight[labels[part]] - expected).to(hidden.dtype)
         ctx.save_for_backward(slope)
         return logps
@@ -182,6 +185,28 @@ def recipe_margin(
     return margin(policy, reference)
 
 
+def term_loss(
+    policy: PairLogps,
+    reference: PairLogps,
+    tokens: PairTokens,
+    config: TrainConfig,
+    nll_weight: Tensor | float,
+) -> tuple[Tensor, Tensor]:
+    """t(u) of equation (3) and h(u), each (B,), under one user vector per pair.
+
+    Args:
+        policy, reference: summed log-probs under u and under π_ref.
+        tokens: lengths of both responses.
+        nll_weight: w, one for all pairs or (B,).
+    """
+    h = recipe_margin(policy, reference, tokens, config)
+    penalty = dpop_penalty(policy, reference, config.dpop_lambda)
+    if config.average_logps:
+        penalty = penalty / tokens.chosen
+    nll = -policy.chosen / tokens.chosen
+    return preference_loss(h - penalty, config) + nll_weight * nll, h
+
+
 def p_dpo(
     personal: PairLogps,
     generic: PairLogps | None,
@@ -189,27 +214,18 @@ def p_dpo(
     tokens: PairTokens,
     config: TrainConfig,
 ) -> PDpoTerms:
-    """Equation (4) for B pairs.
+    """Equation (4) for B pairs, whole. `trainer.learning` takes the same term by term.
 
     Args:
         personal, generic, reference: summed log-probs under u, under u₀ and under π_ref; `generic`
             is None where users learn alone, by their own term.
         tokens: lengths of both responses.
     """
-
-    def term(policy: PairLogps, nll_weight: float) -> tuple[Tensor, Tensor]:
-        h = recipe_margin(policy, reference, tokens, config)
-        penalty = dpop_penalty(policy, reference, config.dpop_lambda)
-        if config.average_logps:
-            penalty = penalty / tokens.chosen
-        nll = -policy.chosen / tokens.chosen
-        return preference_loss(h - penalty, config) + nll_weight * nll, h
-
-    loss, h = term(personal, config.nll_weight)
+    loss, h = term_loss(personal, reference, tokens, config, config.nll_weight)
     generic_h = None
     if generic is not None:
-        weight = config.nll_weight_generic
-        pooled, generic_h = term(generic, config.nll_weight if weight is None else weight)
+        weight = config.nll_weight_of_generic
+        pooled, generic_h = term_loss(generic, reference, tokens, config, weight)
         loss = config.alpha * loss + (1 - config.alpha) * pooled
     return PDpoTerms(
         loss=loss,

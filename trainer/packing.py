@@ -1,145 +1,204 @@
-"""Rows that share prompt and user vector → one packed sequence under a tree mask. Pure.
+"""Rows that begin alike → one tree of tokens, flat, without padding. Pure.
 
-    [ prefix | prompt | response 1 | response 2 ]
+    [ user vector and head of the template | prompt 1 | response | response | prompt 2 | … ]
 
-Every response sees the prompt and itself, none sees another; positions start again behind the
-prompt. So a pair reads its prompt once, and log-probs and gradients are those of two rows. Packs
-are right-padded; nothing but padding sees padding.
+Rows under one user vector share whatever they have in common from the left: the vector itself, the
+prompt, the first words of both responses. A token sees what stands before it in its own rows and
+nothing else, and its position is its place there. So what is shared is read once, and log-probs
+and gradients are those of each row alone.
 
 Knows nothing of models, users and losses.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from trainer.batching import Row
-from trainer.prompting import EncodedPrompt
 
-_SHARED = 0  # segment of prefix and prompt; responses are 1, 2, …
-_PADDING = -1
+_Key = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
-    """One sequence to run.
+class Segment:
+    """A run of tokens that are in the same rows.
 
     Attributes:
-        prompt: what all its rows begin with.
-        prefix: the user vector (P, H) of all its rows, None without one.
-        rows: which rows it holds, as indices into the list that was packed.
-        responses: their responses, in the same order.
+        start, end: its places in the flat sequence.
+        before: the runs its tokens see beside the earlier ones of their own, as places from the
+            left; neighbours are joined.
     """
 
-    prompt: EncodedPrompt
-    prefix: Tensor | None
-    rows: tuple[int, ...]
-    responses: tuple[tuple[int, ...], ...]
-
-    @property
-    def length(self) -> int:
-        """Input tokens: the last token of a response is predicted, never read."""
-        return len(self.prompt.token_ids) + sum(max(0, len(r) - 1) for r in self.responses)
+    start: int
+    end: int
+    before: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PackBatch:
-    """B packs as tensors.
+class Forest:
+    """Some rows as one flat sequence of N tokens, of which M states predict something.
 
     Attributes:
-        ids: (B, T) token ids, right-padded with 0.
-        position_ids: (B, T) places as each response alone would have them.
-        segments: (B, T) which part of its pack a token belongs to, −1 for padding.
-        positions: (N,) indices into the flattened (B·T,) places whose hidden state predicts a
-            response token.
-        labels: (N,) the response tokens themselves.
-        rows: (N,) the row each belongs to.
+        ids: (N,) token ids; the places of a user vector hold an arbitrary id.
+        position_ids: (N,) places as each row alone would have them.
+        segments: all runs, in order; together they cover the sequence.
+        prefixes: each user vector (P, H) with the place it begins at.
+        positions: (M,) places whose state predicts a response token.
+        labels: (M,) the response tokens themselves.
+        sums: (2, L) which of the M belongs to which row, as pairs (m, index of the row).
     """
 
     ids: Tensor
     position_ids: Tensor
-    segments: Tensor
+    segments: tuple[Segment, ...]
+    prefixes: tuple[tuple[int, Tensor], ...]
     positions: Tensor
     labels: Tensor
-    rows: Tensor
+    sums: Tensor
 
     @property
     def branches(self) -> bool:
-        """Whether any pack holds more than one response; if not, plain causal attention does."""
-        return bool((self.segments > 1).any())
+        """Whether a token stands before one that must not see it; if not, causal attention does."""
+        return any(one.before != ((0, one.start),) for one in self.segments[1:])
 
     def mask(self, dtype: torch.dtype) -> Tensor:
-        """(B, 1, T, T), added to attention scores: 0 where a token may look, else very negative."""
-        width = self.ids.shape[1]
-        earlier = torch.ones(width, width, dtype=torch.bool, device=self.ids.device).tril()
-        of, at = self.segments[:, :, None], self.segments[:, None, :]
-        seen = earlier & ((at == _SHARED) | (at == of))
-        hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return hidden.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+        """(1, 1, N, N), added to attention scores: 0 where a token may look, else very negative."""
+        count = len(self.ids)
+        seen = torch.zeros(count, count, dtype=torch.bool)
+        for one in self.segments:
+            seen[one.start : one.end, one.start : one.end] = True
+            for start, end in one.before:
+                seen[one.start : one.end, start:end] = True
+        seen = seen.tril_().to(self.ids.device)
+        hidden = torch.zeros(count, count, dtype=dtype, device=seen.device)
+        return hidden.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
 
-def pack(rows: Sequence[Row], prefixes: Sequence[Tensor | None], *, max_tokens: int) -> list[Pack]:
-    """Put rows together that have the very same prompt and prefix objects.
+def tree_tokens(rows: Sequence[Row], prefixes: Sequence[Tensor | None]) -> int:
+    """How many tokens the rows come to as one forest."""
+    keys = sorted(_keys(rows, prefixes))
+    return sum(len(key) for key in keys) - sum(_alike(*two) for two in pairwise(keys))
+
+
+def pack(
+    rows: Sequence[Row], prefixes: Sequence[Tensor | None], *, max_tokens: int, device: torch.device
+) -> list[Forest]:
+    """Forests of at most `max_tokens` tokens (or one row) that hold each row once.
 
     Args:
-        max_tokens: no pack of several rows becomes longer.
+        prefixes: per row the user vector (P, H), None without one. Only rows with the very same
+            tensor share it.
     """
-    packs: list[Pack] = []
-    open_pack: dict[tuple[int, int], int] = {}
-    for index, (row, prefix) in enumerate(zip(rows, prefixes, strict=True)):
-        key = (id(row.prompt), id(prefix))
-        at = open_pack.get(key)
-        if at is not None:
-            old = packs[at]
-            grown = Pack(
-                old.prompt,
-                old.prefix,
-                (*old.rows, index),
-                (*old.responses, row.response_ids),
-            )
-            if grown.length <= max_tokens:
-                packs[at] = grown
-                continue
-        open_pack[key] = len(packs)
-        packs.append(Pack(row.prompt, prefix, (index,), (row.response_ids,)))
-    return packs
+    keys = _keys(rows, prefixes)
+    forests: list[list[int]] = []
+    used = 0
+    before: _Key = ()
+    for index in sorted(range(len(rows)), key=keys.__getitem__):
+        more = len(keys[index]) - _alike(before, keys[index])
+        if forests and used + more <= max_tokens:
+            forests[-1].append(index)
+            used += more
+        else:
+            forests.append([index])
+            used = len(keys[index])
+        before = keys[index]
+    return [_forest(some, rows, prefixes, keys, device) for some in forests]
 
 
-def pad_packs(packs: Sequence[Pack], device: torch.device) -> PackBatch:
-    """Right-padded tensors of `packs` (at least one)."""
-    width = max(pack.length for pack in packs)
-    ids = torch.zeros(len(packs), width, dtype=torch.long)
-    places = torch.zeros(len(packs), width, dtype=torch.long)
-    segments = torch.full((len(packs), width), _PADDING)
-    positions: list[int] = []
-    labels: list[int] = []
-    owners: list[int] = []
-    for index, one in enumerate(packs):
-        prompt = len(one.prompt.token_ids)
-        ids[index, :prompt] = torch.tensor(one.prompt.token_ids)
-        places[index, :prompt] = torch.arange(prompt)
-        segments[index, :prompt] = _SHARED
-        start = prompt
-        for branch, (row, response) in enumerate(zip(one.rows, one.responses, strict=True), 1):
-            read = response[:-1]
-            end = start + len(read)
-            ids[index, start:end] = torch.tensor(read, dtype=torch.long)
-            places[index, start:end] = torch.arange(prompt, prompt + len(read))
-            segments[index, start:end] = branch
-            # The first response token is predicted at the end of the prompt.
-            positions.extend(index * width + at for at in (prompt - 1, *range(start, end)))
-            labels.extend(response)
-            owners.extend([row] * len(response))
-            start = end
-    return PackBatch(
-        ids=ids.to(device),
-        position_ids=places.to(device),
-        segments=segments.to(device),
-        positions=torch.tensor(positions, device=device),
-        labels=torch.tensor(labels, device=device),
-        rows=torch.tensor(owners, device=device),
+def _keys(rows: Sequence[Row], prefixes: Sequence[Tensor | None]) -> list[_Key]:
+    """What each row reads, place by place; every user vector's places get numbers of their own."""
+    first: dict[int, int] = {}
+    keys = []
+    taken = 0
+    for row, prefix in zip(rows, prefixes, strict=True):
+        # The last token of a response is predicted, never read.
+        ids = [*row.prompt.token_ids, *row.response_ids[:-1]]
+        start = row.prompt.prefix_start
+        if prefix is not None and start is not None:
+            if id(prefix) not in first:
+                taken += len(prefix)
+                first[id(prefix)] = -taken
+            lowest = first[id(prefix)]
+            ids[start : start + len(prefix)] = range(lowest, lowest + len(prefix))
+        keys.append(tuple(ids))
+    return keys
+
+
+def _alike(one: _Key, other: _Key) -> int:
+    """How many places the two have in common from the left."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _forest(
+    some: Sequence[int],
+    rows: Sequence[Row],
+    prefixes: Sequence[Tensor | None],
+    keys: Sequence[_Key],
+    device: torch.device,
+) -> Forest:
+    """The rows `some`, in the order of their keys: what two have in common, neighbours have."""
+    ids: list[int] = []
+    depths: list[int] = []
+    parents: list[int] = []
+    vectors: dict[int, Tensor] = {}
+    predicted: dict[tuple[int, int], int] = {}
+    sums: list[tuple[int, int]] = []
+    path: list[int] = []
+    before: _Key = ()
+    for index in some:
+        row, prefix, key = rows[index], prefixes[index], keys[index]
+        shared = _alike(before, key)
+        path = path[:shared]
+        for depth in range(shared, len(key)):
+            parents.append(path[-1] if path else -1)
+            path.append(len(ids))
+            ids.append(max(0, key[depth]))
+            depths.append(depth)
+        if prefix is not None and row.prompt.prefix_start is not None:
+            vectors[path[row.prompt.prefix_start]] = prefix
+        # The first response token is predicted at the end of the prompt.
+        last = len(row.prompt.token_ids) - 1
+        for depth, label in enumerate(row.response_ids, start=last):
+            at = predicted.setdefault((path[depth], label), len(predicted))
+            sums.append((at, index))
+        before = key
+    return Forest(
+        ids=torch.tensor(ids, device=device),
+        position_ids=torch.tensor(depths, device=device),
+        segments=_segments(parents),
+        prefixes=tuple(vectors.items()),
+        positions=torch.tensor([place for place, _ in predicted], device=device),
+        labels=torch.tensor([label for _, label in predicted], device=device),
+        sums=torch.tensor(sums, device=device).T,
     )
+
+
+def _segments(parents: Sequence[int]) -> tuple[Segment, ...]:
+    """The runs of a forest in which token t continues `parents[t]` (−1: it begins a tree)."""
+    children = Counter(parents)
+    begins = [
+        at
+        for at, parent in enumerate(parents)
+        if at == 0 or parent != at - 1 or children[parent] > 1
+    ]
+    segments: list[Segment] = []
+    before_end: dict[int, tuple[tuple[int, int], ...]] = {-1: ()}  # by a segment's last place
+    for start, end in pairwise([*begins, len(parents)]):
+        before = before_end[parents[start]]
+        segments.append(Segment(start, end, before))
+        if before and before[-1][1] == start:
+            before_end[end - 1] = (*before[:-1], (before[-1][0], end))
+        else:
+            before_end[end - 1] = (*before, (start, end))
+    return tuple(segments)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.batching import Row, by_length
+from trainer.batching import Row
 from trainer.losses import sum_per_row, token_logps
-from trainer.packing import Pack, pack, pad_packs
-from trainer.prompting import embed
+from trainer.packing import Forest, pack
+from trainer.tree_attention import fits, tree_attention
 
 
 def response_logps(
@@ -29,19 +29,20 @@ def response_logps(
 ) -> Tensor:
     """log π(response | prompt, prefix) of each row, summed over its tokens, in nats.
 
-    Rows with the very same prompt and prefix objects are packed: what they share is read once.
+    What rows have in common from the left is read once (see `trainer.packing`).
 
     Args:
-        prefixes: per row the user vector (P, H), None without one.
-        max_tokens: padded tokens per forward pass.
+        prefixes: per row the user vector (P, H), None without one; the very same tensor is shared.
+        max_tokens: tokens per forward pass.
 
     Returns:
         (len(rows),) fp32 in the order of `rows`; gradients flow into prefixes and adapter.
     """
     logps = torch.zeros(len(rows), device=model.device)
-    packs = pack(rows, prefixes, max_tokens=min(max_tokens, _longest_pack(model)))
-    for group in by_length([one.length for one in packs], max_tokens=max_tokens):
-        logps = logps + _forward(model, [packs[i] for i in group], len(rows))
+    quick = fits(model)
+    most = max_tokens if quick else min(max_tokens, _longest_branching(model))
+    for forest in pack(rows, prefixes, max_tokens=most, device=model.device):
+        logps = logps + _forward(model, forest, len(rows), quick=quick)
     return logps
 
 
@@ -66,30 +67,33 @@ def check_head(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} changes its logits after the head; unsupported")
 
 
-def _forward(model: PreTrainedModel, packs: Sequence[Pack], count: int) -> Tensor:
-    """(count,) log-probs of the rows in `packs`, zero elsewhere."""
-    batch = pad_packs(packs, model.device)
-    starts = [one.prompt.prefix_start for one in packs]
-    with autocast(model):
+def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool) -> Tensor:
+    """(count,) log-probs of the rows in `forest`, zero elsewhere."""
+    with autocast(model), tree_attention(model) if quick else nullcontext():
         # fp32 in, so that the residual stream stays fp32 under autocast.
-        inputs = embed(
-            model.get_input_embeddings(), batch.ids, starts, [one.prefix for one in packs]
-        ).float()
-        # Without branches no mask: attention keeps its fast causal path.
+        inputs = model.get_input_embeddings()(forest.ids).float()
+        for start, prefix in forest.prefixes:
+            places = torch.arange(start, start + len(prefix), device=inputs.device)
+            inputs = inputs.index_copy(0, places, prefix.to(inputs))
+        attention: dict[str, object] = {}
+        if quick:
+            attention["segments"] = forest.segments
+        elif forest.branches:
+            attention["attention_mask"] = forest.mask(inputs.dtype)
         hidden = _decoder(model)(
-            inputs_embeds=inputs,
-            position_ids=batch.position_ids,
-            attention_mask=batch.mask(inputs.dtype) if batch.branches else None,
+            inputs_embeds=inputs[None],
+            position_ids=forest.position_ids[None],
             use_cache=False,
+            **attention,
         ).last_hidden_state
         head = _head(model)
-        at_labels = hidden.flatten(0, 1).index_select(0, batch.positions)
-        logps = token_logps(at_labels, head.weight, head.bias, batch.labels)
-    return sum_per_row(logps, batch.rows, count)
+        at_labels = hidden[0].index_select(0, forest.positions)
+        logps = token_logps(at_labels, head.weight, head.bias, forest.labels)
+    return sum_per_row(logps.index_select(0, forest.sums[0]), forest.sums[1], count)
 
 
-def _longest_pack(model: PreTrainedModel) -> int:
-    """Most tokens a pack may have: where attention only looks back so far, order in the pack shows.
+def _longest_branching(model: PreTrainedModel) -> int:
+    """Most tokens of several rows at once where attention only looks back so far.
 
     A layer that keeps to a window counts places in the sequence, not position ids.
     """

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.trainer.conftest import opposed_pairs
-from trainer.batching import by_budget, by_length, epoch_batches, pair_rows
+from trainer.batching import epoch_batches, pair_rows
 from trainer.prompting import PromptFormat
 from trainer.types import PreferencePair, ResponseTokens
 
@@ -18,7 +16,6 @@ def test_pair_rows_share_the_prompt_and_leave_the_reference_without_prefix(token
     assert rows.reference_chosen.prompt.prefix_start is None
     assert rows.chosen.response_ids == pair.chosen.token_ids
     assert rows.reference_rejected.response_ids == pair.rejected.token_ids
-    assert rows.tokens == 2 * (rows.chosen.length + rows.rejected.length)
 
 
 def test_an_empty_response_is_refused_by_name(tokenizer) -> None:
@@ -32,22 +29,6 @@ def test_an_empty_response_is_refused_by_name(tokenizer) -> None:
     )
     with pytest.raises(ValueError, match="pair 77 has an empty response"):
         pair_rows(empty, PromptFormat(tokenizer, 4))
-
-
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 1000))
-def test_by_length_places_each_row_once_and_keeps_its_bounds(
-    lengths: list[int], max_tokens: int
-) -> None:
-    groups = by_length(lengths, max_tokens=max_tokens, max_padding=0.2)
-    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
-    for group in groups:
-        area = max(lengths[i] for i in group) * len(group)
-        assert area <= max_tokens or len(group) == 1
-        assert sum(lengths[i] for i in group) >= 0.8 * area
-
-
-def test_by_budget_cuts_in_order() -> None:
-    assert by_budget([3, 4, 9, 1], max_tokens=7) == [[0, 1], [2], [3]]
 
 
 def test_epoch_batches_cover_everything_in_a_seeded_order() -> None:

@@ -1,58 +1,100 @@
-"""Packs by hand: ids, places, who sees whom."""
+"""Forests by hand: ids, places, who sees whom."""
 
 from __future__ import annotations
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainer.batching import Row
-from trainer.packing import pack, pad_packs
+from trainer.packing import Forest, pack, tree_tokens
 from trainer.prompting import EncodedPrompt
 
 CPU = torch.device("cpu")
-FIRST, SECOND = EncodedPrompt((5, 6), None), EncodedPrompt((4,), None)
+FIRST, SECOND = EncodedPrompt((5, 6), None), EncodedPrompt((5, 4), None)
+
+
+def one_forest(rows: list[Row], prefixes: list[torch.Tensor | None] | None = None) -> Forest:
+    (forest,) = pack(rows, prefixes or [None] * len(rows), max_tokens=100, device=CPU)
+    return forest
+
+
+def seen(forest: Forest) -> list[list[int]]:
+    """Per token the places it may look at."""
+    return [row.nonzero().flatten().tolist() for row in forest.mask(torch.float32)[0, 0] == 0]
 
 
 def test_two_responses_share_their_prompt() -> None:
-    packs = pack([Row(FIRST, (7, 8, 9)), Row(FIRST, (3, 2))], [None, None], max_tokens=100)
-    batch = pad_packs(packs, CPU)
+    forest = one_forest([Row(FIRST, (3, 8, 9)), Row(FIRST, (7, 2))])
     # The last token of a response is predicted, never read: 9 and 2 are not among the inputs.
-    assert batch.ids.tolist() == [[5, 6, 7, 8, 3]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
-    # 7 and 3 are both predicted at 6 (place 1), 8 at 7, 9 at 8, and 2 at 3 (place 4).
-    assert batch.positions.tolist() == [1, 2, 3, 1, 4]
-    assert batch.labels.tolist() == [7, 8, 9, 3, 2]
-    assert batch.rows.tolist() == [0, 0, 0, 1, 1]
-    assert batch.branches
-    assert (batch.mask(torch.float32)[0, 0] == 0).tolist() == [
-        [True, False, False, False, False],
-        [True, True, False, False, False],
-        [True, True, True, False, False],
-        [True, True, True, True, False],
-        [True, True, False, False, True],  # 3 sees the prompt and itself, not 7 and 8
+    assert forest.ids.tolist() == [5, 6, 3, 8, 7]
+    assert forest.position_ids.tolist() == [0, 1, 2, 3, 2]
+    # 3 and 7 are both predicted at 6 (place 1), 8 at 3, 9 at 8, and 2 at 7 (place 4).
+    assert forest.positions.tolist() == [1, 2, 3, 1, 4]
+    assert forest.labels.tolist() == [3, 8, 9, 7, 2]
+    assert forest.sums.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 1]]
+    assert forest.branches
+    # 7 sees the prompt and itself, not 3 and 8.
+    assert seen(forest) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4]]
+
+
+def test_prompts_share_their_head_and_responses_their_first_words() -> None:
+    forest = one_forest([Row(FIRST, (7, 8, 9)), Row(SECOND, (7, 1)), Row(FIRST, (7, 3, 4))])
+    assert forest.ids.tolist() == [5, 4, 7, 6, 7, 3, 8]
+    assert forest.position_ids.tolist() == [0, 1, 2, 1, 2, 3, 3]
+    assert seen(forest)[-1] == [0, 3, 4, 6]
+    assert [(s.start, s.end, s.before) for s in forest.segments] == [
+        (0, 1, ()),
+        (1, 3, ((0, 1),)),
+        (3, 5, ((0, 1),)),
+        (5, 6, ((0, 1), (3, 5))),
+        (6, 7, ((0, 1), (3, 5))),
     ]
 
 
-def test_rows_without_company_are_padded_and_need_no_mask() -> None:
-    packs = pack([Row(FIRST, (7, 8, 9)), Row(SECOND, (3,))], [None, None], max_tokens=100)
-    batch = pad_packs(packs, CPU)
-    assert batch.ids.tolist() == [[5, 6, 7, 8], [4, 0, 0, 0]]
-    # 3 is predicted at place 0 of the second pack, flat 4.
-    assert batch.positions.tolist() == [1, 2, 3, 4]
-    assert batch.rows.tolist() == [0, 0, 0, 1]
-    assert not batch.branches
-    # Padding still sees itself: a row of scores that is hidden throughout has no softmax.
-    assert (batch.mask(torch.float32)[1, 0] == 0).diagonal().all()
+def test_what_two_rows_predict_alike_is_computed_once() -> None:
+    forest = one_forest([Row(FIRST, (7, 8)), Row(FIRST, (7, 8)), Row(FIRST, (7, 9))])
+    assert forest.ids.tolist() == [5, 6, 7]
+    assert list(zip(forest.positions.tolist(), forest.labels.tolist(), strict=True)) == [
+        (1, 7),
+        (2, 8),
+        (2, 9),
+    ]
+    assert sorted(forest.sums.T.tolist()) == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [2, 2]]
+    assert not forest.branches
 
 
-def test_another_prefix_or_another_prompt_object_is_another_pack() -> None:
-    prefix, same_numbers = torch.zeros(1, 2), torch.zeros(1, 2)
-    rows = [Row(FIRST, (7,)), Row(FIRST, (8,)), Row(FIRST, (9,)), Row(SECOND, (9,))]
-    packs = pack(rows, [prefix, same_numbers, prefix, prefix], max_tokens=100)
-    assert [one.rows for one in packs] == [(0, 2), (1,), (3,)]
+def test_only_the_very_same_vector_is_shared() -> None:
+    prompt = EncodedPrompt((5, 0, 0, 6), 1)
+    mine, equal = torch.zeros(2, 3), torch.zeros(2, 3)
+    rows = [Row(prompt, (7,)), Row(prompt, (8,)), Row(prompt, (9,)), Row(prompt, (7,))]
+    forest = one_forest(rows, [mine, equal, mine, None])
+    # The template's first token is everybody's; behind it stand three: `mine`, `equal`, none.
+    assert len(forest.ids) == 1 + 3 + 3 + 3
+    assert len(forest.prefixes) == 2
+    assert {id(vector) for _, vector in forest.prefixes} == {id(mine), id(equal)}
+    assert all(forest.position_ids[start] == 1 for start, _ in forest.prefixes)
 
 
-def test_no_pack_outgrows_its_bound() -> None:
-    rows = [Row(FIRST, (7, 8, 9))] * 3
-    # Prompt 2 + 2 read tokens a response: two fit into 6, a third begins a new pack.
-    assert [one.rows for one in pack(rows, [None] * 3, max_tokens=6)] == [(0, 1), (2,)]
-    assert [one.rows for one in pack(rows, [None] * 3, max_tokens=1)] == [(0,), (1,), (2,)]
+def test_no_forest_of_several_rows_outgrows_its_bound() -> None:
+    rows = [Row(FIRST, (first, 8, 9)) for first in (1, 2, 3)]
+    # Prompt 2 + 2 read tokens a response: two rows fit into 6, a third begins a new forest.
+    for bound, sizes in ((6, [6, 4]), (1, [4, 4, 4])):
+        forests = pack(rows, [None] * 3, max_tokens=bound, device=CPU)
+        assert [len(one.ids) for one in forests] == sizes
+        assert sorted(row for one in forests for row in one.sums[1].unique().tolist()) == [0, 1, 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=8))
+def test_each_row_finds_itself_in_the_tree(responses: list[list[int]]) -> None:
+    rows = [Row(FIRST, tuple(ids)) for ids in responses]
+    forest = one_forest(rows)
+    assert len(forest.ids) == tree_tokens(rows, [None] * len(rows))
+    looks = seen(forest)
+    for index, row in enumerate(rows):
+        mine = forest.sums[0][forest.sums[1] == index]
+        assert forest.labels[mine].tolist() == list(row.response_ids)
+        # What the last prediction rests on is the row itself, place by place, and nothing else.
+        path = looks[forest.positions[mine[-1]]]
+        assert forest.ids[path].tolist() == [5, 6, *row.response_ids[:-1]]
+        assert forest.position_ids[path].tolist() == list(range(len(path)))

@@ -1,0 +1,150 @@
+"""Attention over a forest of rows (see `trainer.packing`), for any transformers decoder.
+
+Registered with transformers' own attention interface under `NAME`. Each run of tokens is multiplied
+with the keys it may see and no others, by plain matrix products in both directions: nothing is
+spent on what a mask would hide, and torch's fused attention, whose backward is slow in bfloat16 on
+a CPU, is left out.
+
+Knows nothing of rows, prompts and losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from trainer.packing import Segment
+
+NAME = "attune_tree"
+_CHANGES = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size")
+_FOREIGN = ("sliding_window", "softcap", "s_aux", "position_bias")
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether the model's attention is the plain one, taken from transformers' interface.
+
+    On a GPU one large product under a mask is quicker than many small ones.
+    """
+    config = model.config.get_text_config()
+    plain = all(getattr(config, name, None) is None for name in _CHANGES)
+    return plain and bool(model._supports_attention_backend) and model.device.type == "cpu"
+
+
+@contextmanager
+def tree_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model's decoder wants `segments` with its other arguments."""
+    config = model.config.get_text_config()
+    usual = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: Sequence[Segment],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Query (1, heads, N, D), key and value (1, key-value heads, N, D) → (1, N, heads, D)."""
+    if attention_mask is not None or dropout or any(kwargs.get(name) for name in _FOREIGN):
+        raise ValueError("this model's attention does more than the tree's can")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    made: Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
+        query[0], key[0].to(query.dtype), value[0].to(query.dtype), segments, scale
+    )
+    return made[None], None
+
+
+class _TreeAttention(torch.autograd.Function):
+    """softmax(q kᵀ · scale) v, run by run. Shares are kept for the backward pass."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - torch's calling convention
+        ctx: torch.autograd.function.FunctionCtx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        segments: Sequence[Segment],
+        scale: float,
+    ) -> Tensor:
+        made = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
+        kept = []
+        with torch.autocast(query.device.type, enabled=False):
+            for one in segments:
+                mine = _grouped(query, one, len(key)) * scale
+                scores = mine @ _seen(key, one).transpose(1, 2)
+                _hide_later(scores, one)
+                shares = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+                _ungroup(made, shares @ _seen(value, one), one)
+                kept.append(shares)
+        if any(ctx.needs_input_grad):  # type: ignore[attr-defined]
+            ctx.save_for_backward(query, key, value, *kept)
+            ctx.segments, ctx.scale = segments, scale  # type: ignore[attr-defined]
+        return made
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, *kept = ctx.saved_tensors  # type: ignore[attr-defined]
+        segments, scale = ctx.segments, ctx.scale  # type: ignore[attr-defined]
+        d_query = torch.empty_like(grad)
+        d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
+        grad = grad.transpose(0, 1)
+        for one, shares in zip(segments, kept, strict=True):
+            mine = _grouped(grad, one, len(key))
+            _scatter(d_value, shares.transpose(1, 2) @ mine, one)
+            slope = mine @ _seen(value, one).transpose(1, 2)
+            slope = torch._softmax_backward_data(slope, shares, -1, shares.dtype).mul_(scale)
+            _ungroup(d_query, slope @ _seen(key, one), one)
+            _scatter(d_key, slope.transpose(1, 2) @ _grouped(query, one, len(key)), one)
+        return d_query.transpose(0, 1), d_key, d_value, None, None
+
+
+def _grouped(heads: Tensor, one: Segment, key_heads: int) -> Tensor:
+    """(heads, N, D) → the run's (key-value heads, heads of each · run, D)."""
+    return heads[:, one.start : one.end].reshape(key_heads, -1, heads.shape[-1])
+
+
+def _ungroup(into: Tensor, made: Tensor, one: Segment) -> None:
+    """Write what `_grouped` took apart to the run's places in (N, heads, D)."""
+    run = one.end - one.start
+    into[one.start : one.end] = made.view(-1, run, made.shape[-1]).transpose(0, 1)
+
+
+def _seen(heads: Tensor, one: Segment) -> Tensor:
+    """(key-value heads, places the run sees, D)."""
+    parts = [heads[:, start:end] for start, end in (*one.before, (one.start, one.end))]
+    return torch.cat(parts, 1)
+
+
+def _scatter(into: Tensor, made: Tensor, one: Segment) -> None:
+    """Add gradients of what `_seen` put together to the places it came from."""
+    at = 0
+    for start, end in (*one.before, (one.start, one.end)):
+        into[:, start:end] += made[:, at : at + end - start]
+        at += end - start
+
+
+def _hide_later(scores: Tensor, one: Segment) -> None:
+    """Take the run's own later tokens out of (key-value heads, heads of each · run, seen)."""
+    run = one.end - one.start
+    later = torch.ones(run, run, dtype=torch.bool, device=scores.device).triu_(1)
+    own = scores.view(-1, run, scores.shape[-1])[:, :, -run:]
+    own.masked_fill_(later, float("-inf"))
+
+
+AttentionInterface.register(NAME, _attend)
