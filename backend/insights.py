@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,9 +79,22 @@ class VersionRow:
     responses: int
 
 
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """How often a user chose the same when an earlier pair came back with its sides swapped.
+
+    Attributes:
+        same: share of repeats judged as before.
+        same_side: among the others, those where the same side was preferred both times.
+    """
+
+    same: Figure
+    same_side: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserRow:
-    """One user's choices; `consumed` of them went into a promoted round."""
+    """One user's choices; `consumed` of them went into a promoted round, `steady`: by repeats."""
 
     id: int
     username: str
@@ -91,6 +104,7 @@ class UserRow:
     choices: int
     consumed: int
     last_choice_at: datetime | None
+    steady: Consistency
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +125,6 @@ class GateView:
     reasons: tuple[str, ...]
     figures: Mapping[str, float]
     samples: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Consistency:
-    """How often a user chose the same when an earlier pair came back with its sides swapped.
-
-    Attributes:
-        same: share of repeats judged as before.
-        same_side: among the others, those where the same side was preferred both times.
-    """
-
-    same: Figure
-    same_side: int
 
 
 class Insights:
@@ -163,9 +164,7 @@ class Insights:
         """How steady this user's choices are, by the repeats among them."""
         with self._database.read() as session:
             twice = desk_queries.judged_twice(session, user_id)
-        same = sum(_SWAPPED.get(first, first) == then for first, then in twice)
-        same_side = sum(first == then and first in _SWAPPED for first, then in twice)
-        return Consistency(Figure(Tally(same, 0, len(twice) - same)), same_side)
+        return _consistency(twice)
 
     def lab(self) -> LabSnapshot:
         """Tables of the lab, at most a moment old."""
@@ -201,6 +200,7 @@ class Insights:
             versions = queries.versions(session)
             users = queries.users_with_counts(session)
             live = queries.live_version(session, self._identity)
+            twice = desk_queries.judged_twice(session)
         live_id = live.id if live is not None else None
         return LabSnapshot(
             live_version=live_id,
@@ -216,10 +216,18 @@ class Insights:
                     choices=choices,
                     consumed=consumed,
                     last_choice_at=last_at,
+                    steady=_consistency(row for row in twice if row[0] == user.id),
                 )
                 for user, choices, consumed, last_at in users
             ),
         )
+
+
+def _consistency(twice: Iterable[tuple[int, str, str]]) -> Consistency:
+    pairs = [(first, then) for _, first, then in twice]
+    same = sum(_SWAPPED.get(first, first) == then for first, then in pairs)
+    same_side = sum(first == then and first in _SWAPPED for first, then in pairs)
+    return Consistency(Figure(Tally(same, 0, len(pairs) - same)), same_side)
 
 
 def _version_row(version: Version, responses: int, live_id: int | None) -> VersionRow:

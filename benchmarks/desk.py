@@ -2,7 +2,8 @@
 
 Starts `python app.py` on an empty data folder with the `echo` engine, so that no model is in the
 way of what the page itself takes, and drives it with Chromium: choices by keyboard, the size of a
-first load, what axe-core finds. Prints one JSON line last. Nothing else should run on the machine.
+first load, what axe-core finds. Then the same keys on the embedded model, each pressed once
+the next pair is ready. Prints one JSON line last. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from dev.browser import chromium
 from dev.running import RunningApp
 
 PAIRS = 60
+EMBEDDED_PAIRS = 20
 SIZE: ViewportSize = {"width": 1280, "height": 760}
+_FIRST_PAIR_MS = 120_000
+_LOOK_MS = 100
 KEYS = ("1", "4", "2", "Shift+Digit1", "3", "Shift+Digit4")
 SETTINGS = {"engine": "echo", "log_level": "warning"}
 SIGN_IN = {"username": "bench", "password": "a long enough password"}
@@ -72,6 +76,12 @@ class Pressed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS, help="choices to make")
+    parser.add_argument(
+        "--embedded-pairs",
+        type=int,
+        default=EMBEDDED_PAIRS,
+        help="choices on the embedded model; 0 leaves it out",
+    )
     told = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="attune-bench-") as folder,
@@ -83,6 +93,8 @@ def main() -> None:
         serious = look_at(page, app.address, DOORS)
         figures = measure(page, app, told.pairs)
         serious += look_at(page, app.address, ROOMS)
+    if told.embedded_pairs:
+        figures |= measure_embedded(told.embedded_pairs)
     for line in serious:
         print(line, file=sys.stderr)
     print(json.dumps(figures | {"axe_serious": len(serious)}))
@@ -90,14 +102,42 @@ def main() -> None:
 
 def measure(page: Page, app: RunningApp, pairs: int) -> dict[str, Any]:
     """The choices and the first load of an empty app's admin, to whom every page is open."""
+    sign_in(page, app)
+    pressed, seconds = choose(page, pairs, lambda: _pairs_ready(app.data) > 0)
+    return summary(pressed, seconds) | {"bytes_first_load": bytes_of_first_load(page, app.address)}
+
+
+def measure_embedded(pairs: int) -> dict[str, Any]:
+    """The same keys where a model writes; each is pressed once the next pair is ready."""
+    with (
+        tempfile.TemporaryDirectory(prefix="attune-bench-") as folder,
+        RunningApp(Path(folder) / "data", log_level="warning", trainer="false") as app,
+        chromium() as browser,
+    ):
+        app.wait_ready()
+        page = browser.new_page(viewport=SIZE)
+        sign_in(page, app)
+        pressed, _ = choose(page, pairs, lambda: wait_for_pair(page, app.data))
+    told = summary(pressed, 1)
+    return {f"{name}_embedded": told[name] for name in ("key_to_next_ms_p50", "key_to_next_ms_p95")}
+
+
+def sign_in(page: Page, app: RunningApp) -> None:
+    """An empty app's admin at the first pair."""
     page.set_viewport_size(SIZE)
     page.goto(app.wait_invite())
     for name, value in SIGN_IN.items():
         page.fill(f"[name={name}]", value)
     page.keyboard.press("Enter")
+    page.wait_for_function(_LISTENS, timeout=_FIRST_PAIR_MS)
+
+
+def wait_for_pair(page: Page, data: Path) -> bool:
+    """Wait until a pair that nobody has seen is stored, and the bar listens."""
+    while not _pairs_ready(data):
+        page.wait_for_timeout(_LOOK_MS)
     page.wait_for_function(_LISTENS)
-    pressed, seconds = choose(page, pairs, lambda: _pairs_ready(app.data) > 0)
-    return summary(pressed, seconds) | {"bytes_first_load": bytes_of_first_load(page, app.address)}
+    return True
 
 
 def summary(pressed: Sequence[Pressed], seconds: float) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from backend.insights import GateView, LabSnapshot, RoundRow, UserRow, VersionRow
+from backend.insights import Consistency, GateView, LabSnapshot, RoundRow, UserRow, VersionRow
 from ui.markup import plain
 
 NONE = "–"
+_FEW = 10  # repeats, below which a share is no figure
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -66,18 +67,31 @@ def versions(rows: Iterable[VersionRow]) -> str:
 def users(rows: Iterable[UserRow]) -> str:
     """Choices per user; simulated users are labelled."""
     return table(
-        ("User", "", "Choices>", "Learnt from>", "Last choice"),
+        ("User", "", "Choices>", "Learnt from>", "Same when asked again>", "Last choice"),
         (
             (
                 row.username,
                 _kind(row),
                 str(row.choices),
                 str(row.consumed),
+                steadiness(row.steady),
                 NONE if row.last_choice_at is None else moment(row.last_choice_at),
             )
             for row in rows
         ),
     )
+
+
+def steadiness(consistency: Consistency) -> str:
+    """How often an earlier pair, sides swapped, was judged as before; a share from ten on."""
+    figure = consistency.same
+    if not figure.count:
+        return NONE
+    counts = f"{figure.tally.wins} of {figure.count}"
+    if figure.count < _FEW:
+        return counts
+    ends = figure.interval
+    return f"{counts}: {percent(figure.share)} ({percent(ends.low)} to {percent(ends.high)})"
 
 
 def _change(first: float | None, last: float | None) -> str:

@@ -50,18 +50,24 @@ def with_responses(session: Session, comparison_id: int) -> Comparison:
     return session.scalars(statement.options(selectinload(Comparison.responses))).one()
 
 
-def judged_twice(session: Session, user_id: int) -> Sequence[tuple[str, str]]:
-    """(first verdict, verdict on the repeat) wherever both stand. The sides were swapped."""
+def judged_twice(session: Session, user_id: int | None = None) -> Sequence[tuple[int, str, str]]:
+    """(user, first verdict, verdict on the repeat) wherever both stand. The sides were swapped.
+
+    Args:
+        user_id: of this user alone.
+    """
     again, second = aliased(Comparison), aliased(Choice)
     newer = aliased(Choice)
     statement = (
-        select(Choice.verdict, second.verdict)
+        select(again.user_id, Choice.verdict, second.verdict)
         .join(again, again.repeat_of_id == Choice.comparison_id)
         .join(second, second.comparison_id == again.id)
-        .where(again.user_id == user_id, Choice.verdict.in_(COUNTED), effective())
+        .where(Choice.verdict.in_(COUNTED), effective())
         .where(second.verdict.in_(COUNTED), ~exists().where(newer.supersedes_id == second.id))
     )
-    return [(first, then) for first, then in session.execute(statement)]
+    if user_id is not None:
+        statement = statement.where(again.user_id == user_id)
+    return [(whose, first, then) for whose, first, then in session.execute(statement)]
 
 
 def count_choices_since(session: Session, user_id: int, since: datetime) -> int:

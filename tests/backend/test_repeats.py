@@ -82,3 +82,5 @@ def test_how_steady_choices_are(repeating: House) -> None:
     steady = insights.consistency(user)
     assert (steady.same.count, steady.same.tally.wins, steady.same_side) == (3, 1, 2)
     assert insights.consistency(other).same.count == 0
+    listed = {who.username: who.steady for who in insights.lab().users}
+    assert (listed["mia"], listed["ben"].same.count) == (steady, 0)

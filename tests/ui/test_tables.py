@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
-from backend.insights import GateView, LabSnapshot, RoundRow, UserRow, VersionRow
+from backend.confidence import Tally
+from backend.evidence import Figure
+from backend.insights import Consistency, GateView, LabSnapshot, RoundRow, UserRow, VersionRow
 from ui import tables
 
 AT = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
@@ -33,6 +35,7 @@ USER = UserRow(
     choices=12,
     consumed=10,
     last_choice_at=None,
+    steady=Consistency(Figure(Tally(0, 0, 0)), 0),
 )
 
 
@@ -58,8 +61,18 @@ def test_a_round_that_failed_says_why() -> None:
 
 def test_a_name_cannot_leave_its_cell() -> None:
     shown = cells(tables.users([USER]), 0)
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert not set("<>|$`") & set(shown[0])
+
+
+def test_repeats_are_a_share_from_ten_on() -> None:
+    def told(same: int, other: int) -> str:
+        return tables.steadiness(Consistency(Figure(Tally(same, 0, other)), 0))
+
+    assert told(0, 0) == "–"
+    assert told(5, 4) == "5 of 9"
+    ends = Figure(Tally(9, 0, 3)).interval
+    assert told(9, 3) == f"9 of 12: 75 % ({100 * ends.low:.0f} % to {100 * ends.high:.0f} %)"
 
 
 def test_simulated_users_and_guests_are_labelled() -> None:

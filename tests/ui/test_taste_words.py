@@ -8,6 +8,7 @@ import pytest
 
 from backend.confidence import Tally
 from backend.evidence import Blind, Figure
+from backend.insights import Consistency
 from backend.taste import Taste, curve
 from ui import taste_words
 from ui.language import english
@@ -109,3 +110,20 @@ def test_the_curve_is_a_drawing_with_a_name_inside_its_frame() -> None:
     xs = [x for x, _ in points]
     assert xs == [*sorted(xs[: len(xs) // 2]), *sorted(xs[: len(xs) // 2], reverse=True)]
     assert all(44 <= x <= 550 and 18 <= y <= 158 for x, y in points)
+
+
+def test_steadiness_says_no_more_than_its_count_carries() -> None:
+    def told(same: int, other: int, side: int = 0) -> str:
+        repeats = Consistency(Figure(Tally(same, 0, other)), side)
+        return plain(taste_words.steady_lines(repeats, ENGLISH))
+
+    assert told(0, 0) == ""
+    assert told(1, 0).startswith("One earlier pair came back")
+    assert "%" not in told(5, 4, 4)
+    assert "you chose the same in 5. Too few to say" in told(5, 4, 4)
+    assert "12 earlier pairs" in told(9, 3)
+    assert "in 75 % of them, likely between" in told(9, 3)
+    assert "otherwise" not in told(9, 3)
+    assert told(9, 3, 2).endswith(
+        "3 times you chose otherwise, and 2 of them went to the same side as before."
+    )
