@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 from backend.base_model import resolve
 from benchmarks.gate_candidates import Candidate, bad, good
@@ -39,6 +39,7 @@ from benchmarks.gate_report import (
 )
 from benchmarks.gate_world import Sizes, Weights, World
 from benchmarks.learning_world import as_prompt
+from dev.random_model import random_model
 from trainer.config import GateConfig, TrainConfig
 from trainer.gate import GateFigures, judge
 from trainer.language_model import LanguageModel, load_language_model
@@ -245,27 +246,7 @@ def _tiny(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:
     """A random model of two layers: shows that everything runs, and nothing else."""
     path = resolve("embedded", None, cache).path
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        shape = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=2,
-            tie_word_embeddings=True,
-            initializer_range=0.2,
-        )
-        model = LlamaForCausalLM(shape)
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=1, eos_token_id=2, pad_token_id=2
-    )
-    model.requires_grad_(False)
-    return LanguageModel(model.train(False), tokenizer, "tiny" * 16), TINY, TINY_SIZES
+    return random_model(tokenizer, "tiny" * 16), TINY, TINY_SIZES
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dev.random_model import random_model
 from trainer.config import GateConfig, TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.round import write_initial
@@ -37,11 +32,6 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tokenizer(embedded_model_path: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(embedded_model_path, local_files_only=True)
@@ -50,26 +40,7 @@ def tokenizer(embedded_model_path: Path) -> PreTrainedTokenizerBase:
 @pytest.fixture
 def base(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
     """A random model: hidden size 32, two layers, fp32, frozen."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                bos_token_id=1,
-                eos_token_id=2,
-                pad_token_id=2,
-                tie_word_embeddings=True,
-                initializer_range=0.2,
-            )
-        )
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
-    model.requires_grad_(False)
-    return LanguageModel(model.eval(), tokenizer, IDENTITY)
+    return random_model(tokenizer, IDENTITY)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from dev.random_model import random_model
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, initial_adapter
 from trainer.config import TrainConfig
@@ -21,25 +22,20 @@ USERS = (1, 2, 3, 4)
 
 def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
     """Two random layers; weights large enough that greedy choices are no near-ties."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    made = random_model(
+        tokenizer,
+        "tiny",
+        seed=0,
         hidden_size=48,
         intermediate_size=96,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
+        tie_word_embeddings=False,
         initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
     )
-    model = LlamaForCausalLM(config)
-    model.requires_grad_(False)
-    model.lm_head.weight.mul_(4.0)
-    model.train(False)
-    return LanguageModel(model, tokenizer, "tiny")
+    made.model.get_output_embeddings().weight.mul_(4.0)
+    return made
 
 
 def write_random_version(
