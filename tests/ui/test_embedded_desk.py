@@ -13,7 +13,7 @@ from benchmarks.desk import choose, sign_in, wait_for_pair
 from dev.running import RunningApp
 from tests.ui.conftest import DESKTOP
 
-pytestmark = [pytest.mark.browser, pytest.mark.embedded]
+pytestmark = [pytest.mark.browser, pytest.mark.embedded, pytest.mark.alone]
 
 NEXT_WITHIN_MS = 300
 KEYS = 5
