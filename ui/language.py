@@ -31,6 +31,8 @@ COOKIE = "attune_language"
 SOURCE = "en"
 # Of the private use area: nobody types them, and Gradio passes them on.
 _OPEN, _CLOSE = "\ue000", "\ue001"
+_LONGEST_TAG = 35
+_NO_FOLDER = "there is no folder of languages {folder}"
 _UNREADABLE = "cannot read the catalogue {path}: {why}"
 _NOT_OFFERED = "there is no catalogue for the language {code}; there are: {codes}"
 
@@ -114,6 +116,8 @@ class Languages:
     def __init__(self, fallback: str = SOURCE, folders: Iterable[Path] = (CATALOGUES,)) -> None:
         known = {SOURCE: english()}
         for folder in folders:
+            if not folder.is_dir():
+                raise ConfigurationError(_NO_FOLDER.format(folder=folder))
             for path in sorted(folder.glob("*.po")):
                 language = _read(path)
                 known[language.code] = language
@@ -149,7 +153,7 @@ def _accepted(header: str) -> list[str]:
     for place, part in enumerate(header.split(",")[:50]):
         tag, _, weight = part.strip().partition(";q=")
         try:
-            weighed.append((-float(weight or 1), place, tag.strip()))
+            weighed.append((-float(weight or 1), place, tag.strip()[:_LONGEST_TAG]))
         except ValueError:
             continue
     return [tag for weight, _, tag in sorted(weighed) if weight < 0]

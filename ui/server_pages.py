@@ -125,7 +125,7 @@ def local_path(target: str) -> str:
 
 def _address(request: Request) -> str:
     """Where to come back to after choosing a language: this page, or the form it was sent from."""
-    if request.method == "GET":
+    if request.method == "GET" and request.url.query:
         return local_path(f"{request.url.path}?{request.url.query}")
     return local_path(request.url.path)
 

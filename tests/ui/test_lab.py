@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
+from dev.accessibility import serious_in_every_look
 from dev.running import RunningApp
 from tests.ui.conftest import Stored, settled, sign_in
 
@@ -137,6 +138,7 @@ def test_one_round(researcher: Page, picture: Callable[..., None]) -> None:
     expect(researcher.locator("#samples blockquote")).to_have_text("Like <b>this</b> ${7*7}")
     researcher.set_viewport_size({"width": 1440, "height": 1100})
     picture(researcher, "lab", full_page=True)
+    assert serious_in_every_look(researcher) == []
 
 
 def test_train_now_without_a_trainer(researcher: Page) -> None:

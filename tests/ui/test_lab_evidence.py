@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from backend.confidence import Tally
 from backend.evidence import Blind, CurvePoint, Figure, Figures, Snapshot, UserEvidence
 from db.session import Database
+from dev.accessibility import serious_in_every_look
 from dev.running import RunningApp
 from tests.backend.judged import Judged
 from tests.conftest import Clock
@@ -182,6 +183,7 @@ def test_figures_curve_users_and_versions(
     researcher.locator("#lab-evidence summary").first.click()
     expect(researcher.locator("#lab-evidence")).to_contain_text("both were generic then")
     picture(researcher, "lab-evidence", full_page=True)
+    assert serious_in_every_look(researcher) == []
 
 
 @pytest.mark.browser

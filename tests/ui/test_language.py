@@ -99,6 +99,11 @@ def test_a_catalogue_that_cannot_be_read_is_named(tmp_path: Path, code: str, bod
         Languages(folders=(written(tmp_path, code, body),))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no folder of languages"):
+        Languages(folders=(tmp_path / "gone",))
+
+
 def test_plurals_are_the_languages_own() -> None:
     languages = Languages(folders=(language.CATALOGUES, CATALOGUES))
     known = {one.code: one for one in languages.offered}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from db.models import Response, User
+from db.models import Comparison, Prompt, Response, User
 from db.session import Database
+from dev.accessibility import serious_in_every_look
 from dev.running import RunningApp
 from tests.backend.judged import Judged
 from tests.conftest import Clock
@@ -97,6 +98,12 @@ def test_figures_with_their_counts_ranges_and_controls(guest: Guest, judged: Jud
     expect(page.get_by_role("img", name="Share of your choices foreseen")).to_be_visible()
     expect(page.locator("#blind-figure")).to_have_text("3 of 4")
     expect(page.locator("#blind-lines")).to_contain_text("Too few to be sure yet: between")
+    page.locator("#taste-known summary").click()
+    page.locator("#words-edit").click()
+    expect(page.locator("#words-text")).to_be_visible()
+    row(page, 0).get_by_role("button", name="Edit").click()
+    expect(page.locator("#past-panel")).to_be_visible()
+    assert serious_in_every_look(page) == []
 
 
 def test_one_prompt_for_everyone_and_for_you(guest: Guest, stored: Stored) -> None:
@@ -186,6 +193,36 @@ def test_a_choice_is_changed(guest: Guest, judged: Judged, stored: Stored) -> No
     page.locator("#past-cancel").click()
     expect(page.locator("#past-panel")).to_have_count(0)
     assert set(stored.standing(name)) == {("b", 2, "clearer"), ("b", None, None)}
+
+
+def test_a_reply_stands_behind_its_earlier_turns(guest: Guest, judged: Judged) -> None:
+    page = guest("/account")
+    _, comparisons = chosen(judged, page, 1)
+    turns = [
+        {"role": "user", "content": "What do bees **eat**?"},
+        {"role": "assistant", "content": "Nectar ![x](https://example.org/p.png)"},
+    ]
+    with judged.database.write() as session:
+        prompt_id = session.get_one(Comparison, comparisons[0]).prompt_id
+        session.get_one(Prompt, prompt_id).earlier = turns
+    visit(page)
+    row(page, 0).get_by_role("button", name="Edit").click()
+    expect(page.locator("#past-earlier")).to_contain_text("You asked: What do bees **eat**?")
+    expect(page.locator("#past-earlier")).to_contain_text("You preferred: Nectar ![x]")
+    expect(page.locator("#past-prompt")).to_have_text("How are you?")
+
+
+def test_repeats_say_how_steady_one_chooses(guest: Guest, judged: Judged) -> None:
+    page = guest("/account")
+    _, comparisons = chosen(judged, page, 2)
+    visit(page)
+    expect(row(page, 0)).to_be_visible()
+    expect(page.locator("#past-steady")).to_have_text("")
+    with judged.database.write() as session:
+        session.get_one(Comparison, comparisons[1]).repeat_of_id = comparisons[0]
+    page.reload()
+    expect(page.locator("#past-steady")).to_contain_text("One earlier pair came back")
+    assert "%" not in page.locator("#past-steady").inner_text()
 
 
 def test_two_tabs_cannot_both_change_it(guest: Guest, judged: Judged, stored: Stored) -> None:
