@@ -8,13 +8,16 @@ called. Knows nothing of requests, sampling, versions or threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+# Room for tokens to come; a longer response copies its keys and values once per so many tokens.
+_SPARE_TOKENS = 64
 
 
 def check_cache(model: PreTrainedModel) -> None:
@@ -28,11 +31,54 @@ def check_cache(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} does not keep plain keys and values; unsupported")
 
 
-class _FilledLayer(Protocol):
-    """A cache layer that has seen tokens."""
+class _RoomyLayer(DynamicLayer):
+    """A cache layer that writes new tokens into spare room instead of copying what is there.
 
-    keys: Tensor
-    values: Tensor
+    `keys` and `values` (B, heads, T, D) are views of buffers with room for some more tokens.
+    """
+
+    keys: Tensor | None
+    values: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key_room: Tensor | None = None
+        self._value_room: Tensor | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append the states of new tokens; all states there are now."""
+        filled = self.get_seq_length()
+        self.is_initialized = True
+        self._key_room, keys = _written(self._key_room, key_states, filled)
+        self._value_room, values = _written(self._value_room, value_states, filled)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """Hold these states and nothing else."""
+        self._key_room, self._value_room = keys, values
+        self.keys, self.values = keys, values
+
+    @property
+    def states(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer that has seen tokens."""
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
+
+
+def _written(room: Tensor | None, states: Tensor, filled: int) -> tuple[Tensor, Tensor]:
+    """The buffer with `states` behind its first `filled` tokens, and a view of all it holds."""
+    end = filled + states.shape[-2]
+    if room is None or room.shape[-2] < end:
+        wider = states.new_zeros(*states.shape[:-2], end + _SPARE_TOKENS, states.shape[-1])
+        if room is not None:
+            wider[..., :filled, :] = room[..., :filled, :]
+        room = wider
+    room[..., filled:end, :] = states
+    return room, room[..., :end, :]
 
 
 class RowCache(Cache):
@@ -42,23 +88,27 @@ class RowCache(Cache):
     """
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=DynamicLayer)
+        super().__init__(layer_class_to_replicate=_RoomyLayer)
 
     def take(self, rows: Tensor, skip: int = 0) -> None:
         """Only these rows (repeats allowed), without their first `skip` positions."""
         for layer in self._layers():
-            layer.keys = layer.keys[rows, :, skip:]
-            layer.values = layer.values[rows, :, skip:]
+            keys, values = layer.states
+            layer.hold(keys[rows, :, skip:], values[rows, :, skip:])
 
     def append(self, other: RowCache) -> None:
         """The rows of `other` behind those that are here, all left-padded to one width."""
         width = max(self.get_seq_length(), other.get_seq_length())
         for layer, new in zip(self._layers(), other._layers(), strict=True):
-            layer.keys = torch.cat([_pad(layer.keys, width), _pad(new.keys, width)])
-            layer.values = torch.cat([_pad(layer.values, width), _pad(new.values, width)])
+            layer.hold(
+                *(
+                    torch.cat([_pad(here, width), _pad(joining, width)])
+                    for here, joining in zip(layer.states, new.states, strict=True)
+                )
+            )
 
-    def _layers(self) -> list[_FilledLayer]:
-        return cast(list[_FilledLayer], self.layers)
+    def _layers(self) -> list[_RoomyLayer]:
+        return cast(list[_RoomyLayer], self.layers)
 
 
 def _pad(states: Tensor, width: int) -> Tensor:

@@ -10,13 +10,13 @@ Knows nothing of prompts, texts or key/value caches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-# Ranking the whole vocabulary is slow, and the nucleus is nearly always small.
-_NUCLEUS_GUESSES = (128, 2048)
+_LIKELY = 2e-4  # probability
 
 
 class RowSampler:
@@ -56,12 +56,18 @@ def nucleus(scores: Tensor, top_p: float) -> Tensor:
         (N,) int64, likeliest first, N ≥ 1.
     """
     total = scores.logsumexp(-1)
-    for size in (*_NUCLEUS_GUESSES, len(scores)):
-        ranked, ids = scores.topk(min(size, len(scores)))
-        mass = (ranked - total).exp().cumsum(-1)
-        if bool(mass[-1] >= top_p):
+    # Ranking the whole vocabulary is slow, and the nucleus is nearly always among the likeliest few
+    # hundred. If not: tokens below an equal part of what may be left out cannot sum to more than
+    # that; half of it leaves room for rounding.
+    left_out = max(1 - top_p, 0.0) / 2 / len(scores)
+    for floor in (_LIKELY, left_out):
+        ids = (scores >= total + (math.log(floor) if floor else -math.inf)).nonzero()[:, 0]
+        mass = (scores[ids] - total).exp().sum()
+        if bool(mass >= top_p):
             break
-    return ids[: int((mass < top_p).sum()) + 1]
+    ranked, order = scores[ids].sort(descending=True)
+    mass = (ranked - total).exp().cumsum(-1)
+    return ids[order[: int((mass < top_p).sum()) + 1]]
 
 
 def _gumbel(uniform: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from backend.engines.attention import use_one_token_attention, use_plain_attention
 from backend.engines.base import EngineClosed, EngineFailed
 from backend.engines.calls import Call, CallQueue
 from backend.engines.lanes import Lane
@@ -79,7 +80,8 @@ class ModelThread:
         """
         check_cache(model)
         check_head(model)
-        self.weight_sets = WeightSets(model, rows=max_rows)
+        use_one_token_attention(model)
+        self.weight_sets = WeightSets(model, rows=max_rows, threads=threads)
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
@@ -254,6 +256,7 @@ class ModelThread:
         for job in jobs:
             job.future.set_exception(_closed())
         self.weight_sets.restore()
+        use_plain_attention(self._model)
 
 
 def _closed() -> EngineClosed:

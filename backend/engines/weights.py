@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from backend.engines.packing import PackedLinear, can_pack, pack, pack_linears, unpack_linears
+from backend.engines.streaming import (
+    can_stream,
+    compiled_product,
+    stream_linears,
+    unstream_linears,
+)
 from trainer.artifacts import ArtifactDamaged, VersionTensors
 
 Weights = Mapping[str, Tensor]  # module name → its weight
@@ -28,11 +34,18 @@ class WeightSets:
     `use` and `restore` belong to the thread that runs the model.
     """
 
-    def __init__(self, model: PreTrainedModel, *, rows: int) -> None:
-        """Take the model's linear layers over, in the layout that suits batches of `rows` rows."""
+    def __init__(self, model: PreTrainedModel, *, rows: int, threads: int) -> None:
+        """Take the model's linear layers over, in the form that suits batches of `rows` rows.
+
+        Args:
+            threads: CPU threads that will run the model; 0: torch's choice.
+        """
         self._model = model
         self._rows = rows
-        if can_pack(model):
+        streams = can_stream(model, rows=rows, threads=threads)
+        if streams and (product := compiled_product()) is not None:
+            stream_linears(model, product)
+        elif can_pack(model):
             pack_linears(model, rows)
         self._linears = {
             name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
@@ -75,6 +88,7 @@ class WeightSets:
         """Give the model back as it was. No other method may be called afterwards."""
         self.use(self.base)
         unpack_linears(self._model)
+        unstream_linears(self._model)
 
 
 def _weight(module: nn.Linear) -> Tensor:
