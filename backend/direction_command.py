@@ -18,7 +18,7 @@ import torch
 from backend.base_model import resolve
 from backend.errors import ConfigurationError
 from backend.settings import Settings, environment_with, load_settings
-from backend.styles import in_style, load_styles
+from backend.styles import Style, in_style, load_styles
 from trainer.config import TrainConfig
 from trainer.directions import write_directions
 from trainer.distilling import Lesson, Schooling, distil
@@ -41,6 +41,10 @@ _QUESTIONS = (
     "Is it better to read books on paper or on a screen?",
     "Why is exercise good for the heart?",
     "Help me plan a weekend with my grandparents.",
+    "How do bees find their way home?",
+    "I cannot fall asleep lately. What could help?",
+    "What makes a good photograph?",
+    "What is the use of a compass when there are maps?",
 )
 
 
@@ -71,8 +75,7 @@ def _make(settings: Settings, target: Path, options: argparse.Namespace) -> Path
         if not style.wish:
             continue
         began = time.perf_counter()
-        plain = [(Message(role="user", content=question),) for question in _QUESTIONS]
-        lessons = [Lesson(in_style(asked, style), asked) for asked in plain]
+        lessons = [_lesson(question, options.ending, style) for question in _QUESTIONS]
         prefix, curve = distil(base, prompts, lessons, start, schooling)
         found.append(prefix - start)
         names.append(style.name)
@@ -83,11 +86,23 @@ def _make(settings: Settings, target: Path, options: argparse.Namespace) -> Path
     return write_directions(target, torch.stack(found), names, model.identity)
 
 
+def _lesson(question: str, ending: str, style: Style) -> Lesson:
+    """Plain is the question as people will ask it; a wish stands in its ending's place."""
+    bare = (Message(role="user", content=question),)
+    usual = (Message(role="user", content=f"{question} {ending}".strip()),)
+    return Lesson(in_style(bare, style), usual)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backend.direction_command", description=__doc__
     )
     parser.add_argument("--out", type=Path, help="folder (default: directions in the cache folder)")
+    parser.add_argument(
+        "--ending",
+        default="Answer in two or three sentences.",
+        help="what prompts usually end with, where a wish would stand (may be empty)",
+    )
     parser.add_argument("--epochs", type=int, default=Schooling().epochs, help="passes per wish")
     return parser
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backend.persona_rules import RULES
 from backend.prompts import shipped
-from backend.styles import in_style, load_styles
+from backend.styles import load_styles
 from benchmarks.learning_world import as_prompt
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows, pair_rows, passes
@@ -248,7 +248,7 @@ class World:
         texts: dict[str, list[tuple[list[int], float]]] = {prompt: [] for prompt in prompts}
         for start in range(0, len(asked), _ROWS):
             some = asked[start : start + _ROWS]
-            probes = [Probe(in_style(as_prompt(prompt), style), None) for prompt, style in some]
+            probes = [Probe(as_prompt(prompt, style.wish), None) for prompt, style in some]
             written = write_texts(
                 self.base, self.format, probes, new_tokens=self.sizes.tokens, seed=start
             )

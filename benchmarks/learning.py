@@ -58,7 +58,7 @@ SIZES = {
         held_out=12,
         own_adapters=False,
         seeds=(0,),
-        new_tokens=64,
+        new_tokens=96,
     ),
     "full": Size(
         rules=(
@@ -70,7 +70,7 @@ SIZES = {
         held_out=24,
         own_adapters=True,
         seeds=(0, 1, 2),
-        new_tokens=64,
+        new_tokens=96,
     ),
 }
 # Recipes are searched on other personas and other prompts than those reported.
@@ -78,8 +78,8 @@ TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal
 _PER_ROUND = 5
 # On top of `TrainConfig`: what is on trial. What has not proved itself here is not the default.
 _RECIPE = (
-    '{"learning_rate_vector": 0.01, "batch_pairs": 2, "epochs": 3, "own_epochs": 3,'
-    ' "beta": 0.3, "nll_weight": 0.3}'
+    '{"user_model": "styled", "learning_rate_vector": 0.005, "batch_pairs": 2, "epochs": 1,'
+    ' "own_epochs": 1, "beta": 0.3, "nll_weight": 0.3}'
 )
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
@@ -137,7 +137,7 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         rounds=size.rounds,
         checkpoints=size.checkpoints,
         replay=0.25,
-        shared=0.4,
+        shared=0.0 if config.user_model == "styled" else 0.4,
         varied=1.0,
         own_adapters=size.own_adapters,
         seed=seed,

@@ -44,10 +44,14 @@ def untrained(base: LanguageModel, config: TrainConfig, directions: Tensor | Non
 
 @contextmanager
 def in_place(
-    base: LanguageModel, arm: Arm, config: TrainConfig, learning: Sequence[int] = ()
+    base: LanguageModel,
+    arm: Arm,
+    config: TrainConfig,
+    learning: Sequence[int] = (),
+    records: Mapping[int, Tensor] | None = None,
 ) -> Iterator[tuple[AttachedAdapter, UserModel]]:
     """Attach the arm's adapter to the base model; afterwards the model is as it was."""
-    users = users_from_tensors(config.user_model, arm.users, learning, base.device)
+    users = users_from_tensors(config.user_model, arm.users, learning, base.device, records)
     with attached(base.model, config, arm.adapter) as adapter:
         yield adapter, users
 
@@ -65,11 +69,16 @@ def train(
     config: TrainConfig,
     *,
     seed: str,
+    records: Mapping[int, Tensor] | None = None,
 ) -> tuple[Arm, float]:
-    """One round's optimizer steps; returns the new state and the seconds they took."""
+    """One round's optimizer steps; returns the new state and the seconds they took.
+
+    Args:
+        records: how styles fared with each user so far, of the styled user model.
+    """
     started = time.perf_counter()
     learning = sorted({rows.pair.user_id for rows in pairs})
-    with in_place(base, arm, config, learning) as (adapter, users):
+    with in_place(base, arm, config, learning, records) as (adapter, users):
         learner = Learner(
             base.model,
             adapter.parameters,

@@ -1,8 +1,9 @@
 """One trial: personas choose in rounds, every method learns from the same pairs, texts are judged.
 
-Round by round: each persona judges fresh pairs (made under its own current vector, sides with
-wishes of two styles, as the app makes them) until it has decided often enough; every method
-scores those choices before it learns from them; then each takes the same pairs and the same replay.
+Round by round: each persona judges fresh pairs (in two styles, as the app makes them: along style
+directions where the user model has them, else under the user's own vector with wishes in the
+prompt) until it has decided often enough; every method scores those choices before it learns from
+them; then each takes the same pairs and the same replay.
 At the checkpoints everybody answers the held-out prompts.
 """
 
@@ -15,9 +16,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from backend.styles import Record, Style, draw_styles, in_style, load_styles
+from backend.styles import Record, Style, draw_styles, load_styles
 from benchmarks.learning_arms import (
     EVERYBODY,
     Arm,
@@ -32,8 +34,7 @@ from benchmarks.learning_world import Asked, Questions, World, Written, as_promp
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.types import PreferencePair
-
-Vector = Callable[[int | None], Tensor]
+from trainer.user_vectors import UserVectors
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 _MADE_PER_MISSING = (1, 3)
@@ -164,7 +165,14 @@ class Trial:
     def _untrained(self) -> dict[str, Arm]:
         start = untrained(self._world.base, self._config, self._world.directions)
         own = [_own(user) for user in self._users] if self._plan.own_adapters else []
-        return dict.fromkeys([PERSONAL, POOLED, *own], start)
+        alone = untrained(self._world.base, self._recipe(OWN))
+        return {PERSONAL: start, POOLED: start} | dict.fromkeys(own, alone)
+
+    def _recipe(self, name: str) -> TrainConfig:
+        """An adapter of one's own is what the others are measured against: all of it learns."""
+        if not name.startswith(OWN):
+            return self._config
+        return replace(self._config, user_model="individual", alpha=1.0, own_epochs=0)
 
     def _choose(self) -> list[PreferencePair]:
         """`per_round` decided comparisons of every persona, where they can be had.
@@ -172,33 +180,33 @@ class Trial:
         First come pairs that everybody judges, then pairs made for one persona under its vector.
         """
         decided: dict[int, list[PreferencePair]] = {user: [] for user in self._users}
-        with self._personal() as vector:
+        with self._personal() as served:
             shared = round(self._plan.shared * self._plan.per_round)
-            for drawn, texts in self._made([(None, vector(None))] * shared):
+            for drawn, texts in self._made([None] * shared, served):
                 for user in self._users:
                     self._judged(decided, user, drawn, texts)
             # Some come without a preference: where pairs are still missing, more are made.
             for made_per_missing in _MADE_PER_MISSING:
                 wanting = [
-                    (user, vector(user))
+                    user
                     for user, pairs in decided.items()
                     for _ in range(made_per_missing * (self._plan.per_round - len(pairs)))
                 ]
-                for drawn, texts in self._made(wanting):
+                for drawn, texts in self._made(wanting, served):
                     assert drawn.user is not None
                     if len(decided[drawn.user]) < self._plan.per_round:
                         self._judged(decided, drawn.user, drawn, texts)
         return [pair for pairs in decided.values() for pair in pairs]
 
     def _made(
-        self, wanting: Sequence[tuple[int | None, Tensor]]
+        self, wanting: Sequence[int | None], served: UserVectors
     ) -> list[tuple[_Drawn, tuple[Written, Written]]]:
-        """One comparison for each user, or for all (None), under the vector given."""
+        """One comparison for each user, or for all (None)."""
         if not wanting:
             return []
         drawn = []
         asked: list[Asked] = []
-        for user, vector in wanting:
+        for user in wanting:
             # Everybody goes through the prompts in one order: opposed tastes meet on one prompt.
             training = self._questions.training
             question = training[self._state.seen[user] % len(training)]
@@ -207,9 +215,16 @@ class Trial:
             if self._state.rng.random() >= self._plan.varied:
                 styles = (self._styles[0], self._styles[0])
             drawn.append(_Drawn(user, question, styles))
-            asked += [Asked(in_style(as_prompt(question), style), vector) for style in styles]
+            asked += [self._asked(question, user, style, served) for style in styles]
         texts = self._world.write(asked, seed=self._state.rng.randrange(2**31))
         return list(zip(drawn, zip(texts[::2], texts[1::2], strict=True), strict=True))
+
+    def _asked(self, question: str, user: int | None, style: Style, served: UserVectors) -> Asked:
+        """A style is a vector of its own where there are directions, else a wish in the prompt."""
+        if served.styles is None:
+            return Asked(as_prompt(question, style.wish), served.vector(user))
+        nth = self._styles.index(style)
+        return Asked(as_prompt(question), served.styles[nth - 1] if nth else served.generic)
 
     def _judged(
         self,
@@ -243,7 +258,8 @@ class Trial:
         """The margins of new choices under every method, before any of them learns from them."""
         users = [pair.pair.user_id for pair in fresh]
         margins: dict[str, list[float]] = {}
-        with self._personal() as vector:
+        with self._personal() as served:
+            vector = served.vector
             others = {user: self._another(user, number) for user in self._users}
             for name, prefixes in (
                 (PERSONAL, [vector(user) for user in users]),
@@ -251,8 +267,8 @@ class Trial:
                 ("wrong", [vector(others[user]) for user in users]),
             ):
                 margins[name] = self._world.margins(fresh, prefixes, self._state.references)
-        with self._vectors(self._state.arms[POOLED]) as vector:
-            prefixes = [vector(EVERYBODY)] * len(users)
+        with self._vectors(POOLED) as served:
+            prefixes = [served.vector(EVERYBODY)] * len(users)
             margins[POOLED] = self._world.margins(fresh, prefixes, self._state.references)
         if self._plan.own_adapters:
             margins[OWN] = self._own_margins(fresh)
@@ -279,10 +295,10 @@ class Trial:
         margins: dict[int, float] = {}
         for user in self._users:
             mine = [i for i, pair in enumerate(fresh) if pair.pair.user_id == user]
-            with self._vectors(self._state.arms[_own(user)]) as vector:
+            with self._vectors(_own(user)) as served:
                 some = [fresh[i] for i in mine]
                 found = self._world.margins(
-                    some, [vector(EVERYBODY)] * len(mine), self._state.references
+                    some, [served.vector(EVERYBODY)] * len(mine), self._state.references
                 )
             margins |= dict(zip(mine, found, strict=True))
         return [margins[i] for i in range(len(fresh))]
@@ -297,10 +313,10 @@ class Trial:
         rng = random.Random(f"replay {plan.seed} {number}")
         pairs = [*fresh, *replayed(self._state.pairs, round(plan.replay * len(fresh)), rng)]
         for name, arm in self._state.arms.items():
-            mine, recipe = pairs, self._config
+            mine = pairs
             if name.startswith(OWN):
                 mine = [pair for pair in pairs if _own(pair.pair.user_id) == name]
-                recipe = replace(recipe, alpha=1.0, own_epochs=0)
+            recipe = self._recipe(name)
             self._state.arms[name], seconds = train(
                 self._world.base,
                 arm,
@@ -308,6 +324,7 @@ class Trial:
                 self._state.references,
                 recipe,
                 seed=f"{plan.seed}/{number}",
+                records=self._records(name) if recipe.user_model == "styled" else None,
             )
             kind = OWN if name.startswith(OWN) else name
             spent = self._state.results.train_s.setdefault(kind, [])
@@ -315,28 +332,38 @@ class Trial:
                 spent.append(0.0)
             spent[-1] = round(spent[-1] + seconds, 2)
 
+    def _records(self, name: str) -> dict[int, Tensor]:
+        """User → how often each style won and lost, (styles, 2); pooled counts everybody's."""
+        counts = {user: self._record(user) for user in self._users}
+        return counts if name == PERSONAL else {EVERYBODY: torch.stack([*counts.values()]).sum(0)}
+
+    def _record(self, user: int) -> Tensor:
+        known = self._state.records.get(user, {})
+        fared = [known.get(style.name, Record()) for style in self._styles]
+        return torch.tensor([[float(record.won), float(record.lost)] for record in fared])
+
     def _judge(self, done: int) -> dict[str, Any]:
         """Everybody answers the held-out prompts; what rules and base model make of the texts."""
         prompts = [as_prompt(question) for question in self._questions.held_out]
         seed = 1000 * self._plan.seed + done
         texts = answers(self._world, prompts, {"base": None}, seed=seed)
-        for name, arm in self._state.arms.items():
-            with self._vectors(arm) as vector:
-                writers: dict[str, Tensor | None] = {name: vector(EVERYBODY)}
+        for name in self._state.arms:
+            with self._vectors(name) as served:
+                writers: dict[str, Tensor | None] = {name: served.vector(EVERYBODY)}
                 if name == PERSONAL:
-                    writers = {"generic": vector(None)}
-                    writers |= {f"user {user}": vector(user) for user in self._users}
+                    writers = {"generic": served.generic}
+                    writers |= {f"user {user}": served.vector(user) for user in self._users}
                 texts |= answers(self._world, prompts, writers, seed=seed)
         return judged(self._world, prompts, texts, self._plan.rules)
 
-    def _personal(self) -> AbstractContextManager[Vector]:
-        return self._vectors(self._state.arms[PERSONAL])
+    def _personal(self) -> AbstractContextManager[UserVectors]:
+        return self._vectors(PERSONAL)
 
     @contextmanager
-    def _vectors(self, arm: Arm) -> Iterator[Vector]:
+    def _vectors(self, name: str) -> Iterator[UserVectors]:
         """The arm in place; gives every user's vector as it would be served."""
-        with in_place(self._world.base, arm, self._config) as (_, users):
-            yield users.vectors().vector
+        with in_place(self._world.base, self._state.arms[name], self._recipe(name)) as (_, users):
+            yield users.vectors()
 
 
 def _own(user: int) -> str:

@@ -23,6 +23,7 @@ from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair, ResponseTokens
 
 _WRITTEN_AT_ONCE = 40
+_ENDING = "Answer in two or three sentences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,12 @@ def preference(
     )
 
 
-def as_prompt(question: str) -> tuple[Message, ...]:
-    """A single-turn prompt."""
-    return ({"role": "user", "content": question},)
+def as_prompt(question: str, wish: str = "") -> tuple[Message, ...]:
+    """A single-turn prompt; where nothing else is wished for, responses shall end before the limit.
+
+    Cut off at the limit, nearly all of them would be equally long, whatever a user likes.
+    """
+    return ({"role": "user", "content": f"{question} {wish or _ENDING}"},)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     individual   e_u = e₀ + o_u, here
     cluster      e_u = softmax(w_u) · V, in `trainer.cluster_users`
-    styled       e_u = e₀ + Σ_k a_uk · d_k, in `trainer.styled_users`
+    styled       e_u = e₀ + Σ_k a_k(record_u) · d_k + o_u, in `trainer.styled_users`
 
 Knows nothing of optimizers, rounds, files or people; a user is an integer.
 """
@@ -125,7 +125,7 @@ def initial_users(
                 "the styled user model needs style directions made for this base model: "
                 "`python -m backend.direction_command` makes them"
             )
-        return StyledUserModel(generic, directions, {}, ())
+        return StyledUserModel(generic, directions, {}, {}, ())
     return IndividualUserModel(generic, {}, ())
 
 
@@ -134,12 +134,17 @@ def users_from_tensors(
     tensors: Mapping[str, Tensor],
     learning: Iterable[int],
     device: torch.device,
+    records: Mapping[int, Tensor] | None = None,
 ) -> UserModel:
-    """The user model `tensors` came from, on `device`; only `learning` users may change."""
+    """The user model `tensors` came from, on `device`; only `learning` users may change.
+
+    Args:
+        records: newer style records (K + 1, 2) of some of them, of the styled user model.
+    """
     if kind == "cluster":
         return cluster_from_tensors(tensors, learning, device)
     if kind == "styled":
-        return styled_from_tensors(tensors, learning, device)
+        return styled_from_tensors(tensors, learning, device, records or {})
     return individual_from_tensors(tensors, learning, device)
 
 

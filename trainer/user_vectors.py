@@ -4,8 +4,8 @@ Three layouts of tensors; the names tell which (fp32 all, user_ids (N,) int64 as
 
     individual   generic (P, H), user_ids, offsets (N, P, H)     e_u = generic + offset
     cluster      clusters (K, P, H), user_ids, weights (N, K)    e_u = softmax(weights) · clusters
-    styled       generic, directions (K, P, H), user_ids, weights (N, K)
-                                                     e_u = generic + bounded(weights) · directions
+    styled       generic, directions (K, P, H), user_ids, records (N, K + 1, 2), offsets
+                                       e_u = generic + shares(record) · directions + offset
 
 Serving needs nothing else, so it never learns which user model there is. Knows nothing of files.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-_REACH = 1.3  # whole styles
+from trainer.style_records import style_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,12 @@ class UserVectors:
     Attributes:
         generic: e₀, (P, H) fp32.
         personal: user_id → e_u, (P, H) fp32.
+        styles: the K vectors that pairs are made along, (K, P, H); None without such.
     """
 
     generic: Tensor
     personal: dict[int, Tensor]
+    styles: Tensor | None = None
 
     def vector(self, user_id: int | None) -> Tensor:
         """e_u (P, H); e₀ for a user the version has not met and for None."""
@@ -47,14 +49,13 @@ def mixed(weights: Tensor, clusters: Tensor) -> Tensor:
     return (weights.softmax(dim=0)[:, None, None] * clusters).sum(dim=0)
 
 
-def styled(generic: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
-    """e₀ + Σ_k a_k · d_k with a = 1.3 w / (1 + Σ|w|): (P, H), (K,) and (K, P, H) → (P, H).
+def styled(generic: Tensor, directions: Tensor, record: Tensor, offset: Tensor) -> Tensor:
+    """e₀ + Σ_k a_k(record) · d_k + o_u: (P, H), (K, P, H), (K + 1, 2) and (P, H) → (P, H).
 
-    However long it learns, a user goes no further from e₀ than 1.3 whole styles: beyond, mixtures
-    of soft prompts are no longer language. Likewise the one place.
+    Likewise the one place.
     """
-    shares = _REACH * weights / (1 + weights.abs().sum())
-    return generic + (shares[:, None, None] * directions).sum(dim=0)
+    shares = style_shares(record).to(directions.device)
+    return generic + (shares[:, None, None] * directions).sum(dim=0) + offset
 
 
 def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:
@@ -73,8 +74,9 @@ def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:
         )
     generic = tensors["generic"]
     if "directions" in tensors:
-        own = zip(users, tensors["weights"], strict=True)
+        own = zip(users, tensors["records"], tensors["offsets"], strict=True)
         directions = tensors["directions"]
-        return UserVectors(generic, {u: styled(generic, w, directions) for u, w in own})
+        personal = {u: styled(generic, directions, record, o) for u, record, o in own}
+        return UserVectors(generic, personal, generic + directions)
     offsets = zip(users, tensors["offsets"], strict=True)
     return UserVectors(generic, {user: generic + offset for user, offset in offsets})

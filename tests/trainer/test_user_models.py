@@ -38,10 +38,11 @@ KEPT: dict[UserModelKind, dict[str, Tensor]] = {
         "generic": GENERIC,
         "directions": CLUSTERS - 1,
         "user_ids": USERS,
-        "weights": torch.tensor([[0.5, -1.0, 2.0, 0.0], [0.0, 0.1, 0.2, 0.3]]),
+        "records": torch.tensor([[[1.0, 2], [3, 0], [0, 2], [1, 1], [0, 0]]] * 2),
+        "offsets": torch.stack([torch.full((2, 3), 0.3), torch.full((2, 3), -0.1)]),
     },
 }
-OWN = {"individual": "offsets", "cluster": "weights", "styled": "weights"}
+OWN = {"individual": "offsets", "cluster": "weights", "styled": "offsets"}
 SHARED = {
     "individual": {"generic"},
     "cluster": {"clusters"},
