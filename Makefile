@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-learning run demo test check fix screens bench-loop bench-desk bench-gate chromium clean help
+.PHONY: bench-learning run demo test check fix screens bench-loop bench-desk bench-gate bench-pdpo bench-engine bench-together chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
@@ -17,6 +17,9 @@ help:
 	@echo "make bench-learning  measure what is learnt (FULL=1: the long form); one JSON line last"
 	@echo "make bench-loop  measure the loop; one JSON line last"
 	@echo "make bench-desk  measure the compare page under a quick keyboard user; one JSON line last"
+	@echo "make bench-pdpo  measure an optimizer step beside its peers; one JSON line last"
+	@echo "make bench-engine  measure the local engine beside transformers.generate; one JSON line last"
+	@echo "make bench-together  measure what serving and training cost each other; one JSON line last"
 	@echo "make bench-gate  the gate against 200 bad and 50 good candidates; goes on where it stood"
 
 run: $(VENV)/ready
@@ -64,6 +67,17 @@ bench-desk: $(VENV)/ready-dev chromium
 
 bench-learning: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.learning --size $(if $(FULL),full,plain)
+
+# TRL is compared with where it can be installed.
+bench-pdpo: $(VENV)/ready-dev
+	@$(PIP) -r requirements-bench.txt || echo "TRL cannot be installed: the comparison leaves it out"
+	@$(BIN)/python -m benchmarks.pdpo
+
+bench-engine: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.engine
+
+bench-together: $(VENV)/ready-dev
+	@$(BIN)/python -m benchmarks.together
 
 # Hours on two cores, most of them on the candidates; what is judged already stays.
 bench-gate: $(VENV)/ready-dev

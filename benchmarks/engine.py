@@ -1,0 +1,237 @@
+"""The local engine against `transformers.generate`, side by side: `make bench-engine`.
+
+Both serve one version: a pair for one user, and pairs of eight users with vectors of their own, on
+as many threads. Ratios are medians of repeats that take turns. Greedy tokens are compared first.
+Then the reading of the weights, which nothing can beat; tokens against batch, plotted into
+docs/figures and tabled in docs/RESULTS.md; the app's second start. Prints one JSON line last.
+Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from backend.base_model import BaseModel, resolve
+from backend.engines.base import VersionRef
+from backend.engines.local import LocalEngine
+from backend.settings import load_settings
+from benchmarks.engine_report import write_report
+from benchmarks.engine_world import USERS, Peer, endless, requests, write_version
+from dev.running import RunningApp
+from trainer.language_model import LanguageModel, load_language_model
+
+NEW_TOKENS = 64
+REPEATS = 5
+BATCHES = (1, 2, 4, 8, 16)
+BATCH_TOKENS = 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--threads", type=int, default=load_settings({}).resolved_engine_threads)
+    parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    told = parser.parse_args()
+    torch.set_num_threads(told.threads)
+    model = resolve("embedded", None, Path("~/.cache/attune"))
+    with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, ExitStack() as stack:
+        sides = Sides(model, Path(folder) / "version", told.threads, stack)
+        figures: dict[str, Any] = {"threads": told.threads, "new_tokens": NEW_TOKENS}
+        figures |= equality(sides)
+        figures |= pairs(sides, told.repeats)
+        figures |= ceiling(sides, told.repeats)
+        batches = against_batch(sides, fewer(told.repeats))
+        stack.close()
+        figures["cold_start_s"] = round(second_start_s(Path(folder) / "data"), 2)
+    if not told.no_report:
+        write_report(figures, batches)
+    print(json.dumps(figures | {"tokens_per_s_by_rows": batches}))
+
+
+class Sides:
+    """One version, served by the engine as the app has it, by one with room for 16, by `Peer`."""
+
+    def __init__(self, model: BaseModel, version: Path, threads: int, stack: ExitStack) -> None:
+        def load() -> LanguageModel:
+            base = load_language_model(model.path, model.identity)
+            endless(base)
+            return base
+
+        plain = load()
+        write_version(plain, version)
+        self.bytes = [w.weight for w in plain.model.modules() if isinstance(w, nn.Linear)]
+        self.peer = Peer(plain, version)
+        self._engines = []
+        for rows in (load_settings({}).max_batch, 2 * len(USERS)):
+            engine = LocalEngine(load(), max_batch=rows, threads=threads)
+            stack.callback(engine.close)
+            engine.swap(VersionRef(1, version))
+            self._engines.append(engine)
+
+    def generate(
+        self, users: Sequence[int], rows: int, tokens: int, *, sampled: bool
+    ) -> list[tuple[int, ...]]:
+        """The same as `Peer.generate`: a call per user, all at once."""
+        engine = self._engines[rows * len(users) > load_settings({}).max_batch]
+        calls = [engine.generate(requests(u, rows, tokens, sampled=sampled)) for u in users]
+        return [made.token_ids for call in calls for made in call.result()]
+
+    def first_text_s(self) -> float:
+        """From the call until somebody could read something."""
+        started = time.perf_counter()
+        running = self._engines[0].generate(requests(1, 2, NEW_TOKENS, sampled=True))
+        next(state for state in running.stream() if any(state))
+        seconds = time.perf_counter() - started
+        running.cancel()
+        running.result()
+        return seconds
+
+
+def equality(sides: Sides) -> dict[str, Any]:
+    """Greedy tokens of every user, alone as a pair and all eight together, against `generate`."""
+    together = sides.generate(USERS, 2, NEW_TOKENS, sampled=False)
+    alone = [sides.peer.generate([user], 1, NEW_TOKENS, sampled=False)[0] for user in USERS]
+    expected = [row for row in alone for _ in range(2)]
+    pair = sides.generate(USERS[:1], 2, NEW_TOKENS, sampled=False)
+    served, wanted = together + pair, expected + expected[:2]
+    same = sum(agreeing(a, b) for a, b in zip(served, wanted, strict=True))
+    return {
+        "greedy_tokens_equal": served == wanted,
+        "greedy_tokensagreeing": same,
+        "greedy_tokens_compared": sum(map(len, wanted)),
+    }
+
+
+def agreeing(made: Sequence[int], wanted: Sequence[int]) -> int:
+    """Tokens until the first that differs."""
+    for place, (a, b) in enumerate(zip(made, wanted, strict=True)):
+        if a != b:
+            return place
+    return len(made)
+
+
+def pairs(sides: Sides, repeats: int) -> dict[str, Any]:
+    """One pair and eight, engine and `generate` in turn. Greedy: without either's sampler."""
+    figures: dict[str, Any] = {}
+    for name, users, sampled, times in (
+        ("pair", USERS[:1], False, repeats),
+        ("pair_sampled", USERS[:1], True, repeats),
+        ("eight_pairs", USERS, False, fewer(repeats)),
+    ):
+        ours, theirs = compare(sides, users, 2, NEW_TOKENS, times, sampled=sampled)
+        figures[f"{name}_vs_generate"] = round(theirs / ours, 2)
+        figures[f"{name}_s"] = round(ours, 2)
+        figures[f"{name}_generate_s"] = round(theirs, 2)
+    figures["first_token_ms"] = round(
+        1000 * statistics.median(sides.first_text_s() for _ in range(repeats))
+    )
+    return figures
+
+
+def ceiling(sides: Sides, repeats: int) -> dict[str, Any]:
+    """Steps per second at one pair, against reading every weight once per step.
+
+    The reading is the faster of a sum over the weights and a product with a vector.
+    """
+    vectors = {weight.shape[1]: torch.ones(weight.shape[1]) for weight in sides.bytes}
+
+    @torch.inference_mode()
+    def sums() -> None:
+        for weight in sides.bytes:
+            weight.sum()
+
+    @torch.inference_mode()
+    def products() -> None:
+        for weight in sides.bytes:
+            torch.mv(weight, vectors[weight.shape[1]])
+
+    def steps(tokens: int) -> Callable[[], object]:
+        return lambda: sides.generate(USERS[:1], 2, tokens, sampled=False)
+
+    whole, start, summing, multiplying = alternating(
+        [steps(NEW_TOKENS), steps(1), sums, products], repeats
+    )
+    size = sum(weight.numel() * weight.element_size() for weight in sides.bytes)
+    step_s = (whole - start) / (NEW_TOKENS - 1)
+    return {
+        "fraction_of_bandwidth_ceiling": round(min(summing, multiplying) / step_s, 2),
+        "fraction_of_matvec_ceiling": round(multiplying / step_s, 2),
+        "step_ms": round(1000 * step_s, 1),
+        "bandwidth_gb_s": round(size / min(summing, multiplying) / 1e9, 1),
+    }
+
+
+def against_batch(sides: Sides, repeats: int) -> list[dict[str, float]]:
+    """Tokens per second of either side by rows: pairs of so many users, or one response."""
+    found = []
+    for rows in BATCHES:
+        users, each = USERS[: max(1, rows // 2)], min(rows, 2)
+        ours, theirs = compare(sides, users, each, BATCH_TOKENS, repeats, sampled=False)
+        tokens = rows * BATCH_TOKENS
+        found.append(
+            {
+                "rows": rows,
+                "engine": round(tokens / ours, 1),
+                "generate": round(tokens / theirs, 1),
+            }
+        )
+    return found
+
+
+def fewer(repeats: int) -> int:
+    """Repeats of what takes long."""
+    return (repeats + 1) // 2
+
+
+def compare(
+    sides: Sides, users: Sequence[int], rows: int, tokens: int, repeats: int, *, sampled: bool
+) -> list[float]:
+    """Median seconds of the engine and of `generate` for the same work, in turn."""
+    return alternating(
+        [
+            lambda: sides.generate(users, rows, tokens, sampled=sampled),
+            lambda: sides.peer.generate(users, rows, tokens, sampled=sampled),
+        ],
+        repeats,
+    )
+
+
+def alternating(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each, run in turn so that a slow minute slows all; the first is warm-up."""
+    taken: list[list[float]] = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for work, seconds in zip(works, taken, strict=True):
+            started = time.perf_counter()
+            work()
+            if turn:
+                seconds.append(time.perf_counter() - started)
+    medians = [statistics.median(seconds) for seconds in taken]
+    print(" ".join(f"{seconds:.3f}" for seconds in medians), file=sys.stderr)
+    return medians
+
+
+def second_start_s(data: Path) -> float:
+    """From the start of the process until the model is live, on a folder that has been used."""
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        with RunningApp(data) as app:
+            app.wait_ready()
+            seconds = time.perf_counter() - started
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The engine's figures → their section of docs/RESULTS.md and a plot in docs/figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+from benchmarks.sections import put_between
+
+_DOCS = Path(__file__).parent.parent / "docs"
+_FIGURE = "figures/engine-batch.png"
+_LEGEND = (
+    "- `…_vs_generate`: how many times as long `transformers.generate` takes for the same work",
+    "  on as many threads, prefill included: two responses of one user, and of eight users with",
+    "  vectors of their own in one batch. Greedy without, and drawn with `_sampled`.",
+    "- `fraction_of_bandwidth_ceiling`: steps per second against reading all weights once per",
+    "  step, the fastest way found; `fraction_of_matvec_ceiling`: against torch's own product of",
+    "  every weight with a vector.",
+    "- `first_token_ms`: from the call until a pair's first text; `cold_start_s`: a second start",
+    "  of the app until it is ready.",
+)
+
+
+def write_report(figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]]) -> None:
+    """Replace the section and the plot."""
+    _plot(batches, _DOCS / _FIGURE)
+    put_between(_DOCS / "RESULTS.md", "engine", section(figures, batches))
+
+
+def section(figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]]) -> str:
+    """Markdown: what was measured, then tokens against batch."""
+    lines = [
+        "## The local engine: `make bench-engine`",
+        "",
+        "```json",
+        json.dumps(dict(figures), indent=1),
+        "```",
+        "",
+        *_LEGEND,
+        "",
+        "| rows | engine, tokens/s | `generate`, tokens/s | ratio |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for at in batches:
+        ratio = at["engine"] / at["generate"]
+        row = f"| {at['rows']} | {at['engine']} | {at['generate']} | {ratio:.2f} |"
+        lines.append(row)
+    return "\n".join([*lines, "", f"![Tokens per second against rows]({_FIGURE})", ""])
+
+
+def _plot(batches: Sequence[Mapping[str, float]], file: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    rows = [at["rows"] for at in batches]
+    for name, style in (("engine", "o-"), ("generate", "s--")):
+        axes.plot(rows, [at[name] for at in batches], style, label=name)
+    axes.set(xscale="log", xlabel="rows decoded together", ylabel="tokens per second", ylim=0)
+    axes.set_xticks(rows, [str(row) for row in rows])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=130, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,48 @@
+"""The engine's benchmark: what it counts as equal, how it takes turns, what it writes down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import engine_report
+from benchmarks.engine import agreeing, alternating
+from benchmarks.engine_report import section, write_report
+
+BATCHES = [
+    {"rows": 1, "engine": 30.0, "generate": 15.0},
+    {"rows": 16, "engine": 150.0, "generate": 120.0},
+]
+
+
+@pytest.mark.parametrize(("made", "same"), [((1, 2, 3), 3), ((1, 5, 3), 1), ((4, 2, 3), 0)])
+def test_tokens_agree_until_the_first_that_differs(made: tuple[int, ...], same: int) -> None:
+    assert agreeing(made, (1, 2, 3)) == same
+
+
+def test_works_take_turns_after_a_warm_up() -> None:
+    done: list[str] = []
+    medians = alternating([lambda: done.append("ours"), lambda: done.append("theirs")], 2)
+    assert done == ["ours", "theirs"] * 3
+    assert len(medians) == 2
+
+
+def test_the_section_holds_every_figure_and_every_batch() -> None:
+    text = section({"pair_vs_generate": 2.5}, BATCHES)
+    assert '"pair_vs_generate": 2.5' in text
+    assert "| 1 | 30.0 | 15.0 | 2.00 |" in text
+    assert "| 16 | 150.0 | 120.0 | 1.25 |" in text
+
+
+def test_a_report_renews_its_section_and_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_report, "_DOCS", tmp_path)
+    (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
+    write_report({"pair_s": 3.0}, BATCHES)
+    write_report({"pair_s": 2.0}, BATCHES)
+    text = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert '"pair_s": 2.0' in text
+    assert '"pair_s": 3.0' not in text
+    assert (tmp_path / "figures" / "engine-batch.png").stat().st_size > 1000
