@@ -1,8 +1,10 @@
-/* y = x W' for the few rows of decoding, one thread, fp32.
+/* The products and norms of decoding a few rows: one thread, fp32.
 
-   What counts here is how fast W is read. One or two rows take it as a single stream, as the
+   attune_linear: y = x W'. What counts is how fast W is read. One or two rows take it as a single stream, as the
    hardware prefetches best; three or four take three outputs at a time and ask for the next three
    while they compute. */
+
+#include <math.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -82,5 +84,24 @@ void attune_linear(const float *x, const float *w, float *y, long rows, long in,
             }
         }
         o += outs;
+    }
+}
+
+/* y = x / sqrt(mean(x^2) + eps) * w, row by row: in torch half a dozen calls. */
+void attune_rms_norm(const float *x, const float *w, float *y, double eps, long rows, long size)
+{
+    for (long r = 0; r < rows; r++, x += size, y += size) {
+        vec squares = {0};
+        long i = 0;
+        for (; i + LANES <= size; i += LANES) {
+            vec here = *(const vec *)(x + i);
+            squares += here * here;
+        }
+        float sum = total(squares);
+        for (; i < size; i++) sum += x[i] * x[i];
+        float scale = 1 / sqrtf(sum / size + (float)eps);
+        for (i = 0; i + LANES <= size; i += LANES)
+            *(vec *)(y + i) = *(const vec *)(w + i) * (*(const vec *)(x + i) * scale);
+        for (; i < size; i++) y[i] = w[i] * (x[i] * scale);
     }
 }

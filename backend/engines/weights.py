@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from backend.engines.packing import PackedLinear, can_pack, pack, pack_linears, unpack_linears
-from backend.engines.streaming import (
-    can_stream,
-    compiled_product,
-    stream_linears,
-    unstream_linears,
-)
+from backend.engines.streaming import can_stream, compiled_kernels, stream, unstream
 from trainer.artifacts import ArtifactDamaged, VersionTensors
 
 Weights = Mapping[str, Tensor]  # module name → its weight
@@ -43,8 +38,8 @@ class WeightSets:
         self._model = model
         self._rows = rows
         streams = can_stream(model, rows=rows, threads=threads)
-        if streams and (product := compiled_product()) is not None:
-            stream_linears(model, product)
+        if streams and (kernels := compiled_kernels()) is not None:
+            stream(model, kernels)
         elif can_pack(model):
             pack_linears(model, rows)
         self._linears = {
@@ -88,7 +83,7 @@ class WeightSets:
         """Give the model back as it was. No other method may be called afterwards."""
         self.use(self.base)
         unpack_linears(self._model)
-        unstream_linears(self._model)
+        unstream(self._model)
 
 
 def _weight(module: nn.Linear) -> Tensor:

@@ -6,10 +6,12 @@ import ctypes
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from backend.engines import streaming, weights
 from backend.engines.base import Condition, GenerationRequest, Sampling, VersionRef
@@ -17,58 +19,90 @@ from backend.engines.local import LocalEngine
 from backend.engines.packing import PackedLinear
 from backend.engines.streaming import (
     MAX_ROWS,
-    Product,
+    Kernels,
     StreamedLinear,
     build,
     can_stream,
-    stream_linears,
-    unstream_linears,
+    stream,
+    streamed_norm,
+    unstream,
 )
 from tests.backend.engines.making import write_random_version
 from trainer.language_model import LanguageModel
 
 
-def by_hand(*told: int) -> None:
-    """The product as `streaming.c` promises it, for machines without a compiler."""
+def at(address: int, *shape: int) -> Tensor:
+    """The fp32 numbers at an address."""
+    floats = (ctypes.c_float * math.prod(shape)).from_address(address)
+    return torch.frombuffer(floats, dtype=torch.float32).view(shape)
+
+
+def linear_by_hand(*told: int) -> None:
     x, w, y, rows, inside, out = told
-
-    def at(address: int, *shape: int) -> torch.Tensor:
-        floats = (ctypes.c_float * math.prod(shape)).from_address(address)
-        return torch.frombuffer(floats, dtype=torch.float32).view(shape)
-
     at(y, rows, out).copy_(at(x, rows, inside) @ at(w, out, inside).T)
 
 
+def rms_norm_by_hand(*told: Any) -> None:
+    x, w, y, eps, rows, size = told
+    normed = nn.functional.rms_norm(at(x, rows, size), (size,), at(w, size), eps)
+    at(y, rows, size).copy_(normed)
+
+
 @pytest.fixture(scope="session")
-def product() -> Product:
-    """What this machine's compiler makes of `streaming.c`."""
-    return streaming.compiled_product() or by_hand
+def kernels() -> Kernels:
+    """What this machine's compiler makes of `streaming.c`; without one, what the file promises."""
+    return streaming.compiled_kernels() or Kernels(linear_by_hand, rms_norm_by_hand)
+
+
+@pytest.mark.parametrize("size", [576, 40, 37, 3])
+def test_a_norm_is_that_of_the_plain_module(kernels: Kernels, size: int) -> None:
+    torch.manual_seed(0)
+    plain = LlamaRMSNorm(size, eps=1e-5)
+    plain.weight.data.normal_()
+    with torch.inference_mode():
+        streamed = streamed_norm(plain, kernels)
+        assert streamed is not None
+        for inputs in (torch.randn(5, 1, size), torch.randn(2, 3, size)[:, -1:]):
+            assert torch.allclose(streamed(inputs), plain(inputs), atol=1e-5)
+
+
+class OneMoreNorm(LlamaRMSNorm):
+    """As Gemma's: the weight counts from 1."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return super().forward(hidden_states) + hidden_states
+
+
+def test_another_kind_of_norm_is_left_alone(kernels: Kernels) -> None:
+    with torch.inference_mode():
+        assert streamed_norm(OneMoreNorm(8), kernels) is None
+        assert streamed_norm(nn.LayerNorm(8), kernels) is None
 
 
 @pytest.mark.parametrize("rows", [*range(1, MAX_ROWS + 1), 11])
 @pytest.mark.parametrize("shape", [(576, 192), (40, 72), (37, 5), (7, 2), (1536, 64)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_are_those_of_the_plain_layer(
-    product: Product, rows: int, shape: tuple[int, int], bias: bool
+    kernels: Kernels, rows: int, shape: tuple[int, int], bias: bool
 ) -> None:
     torch.manual_seed(0)
     dense = nn.Linear(*shape, bias=bias).requires_grad_(False)
-    streamed = StreamedLinear(dense, product)
+    streamed = StreamedLinear(dense, kernels)
     inputs = torch.randn(rows, 3, shape[0])[:, -1:]  # strided, as the head gets it
     with torch.inference_mode():
         assert torch.allclose(streamed(inputs), dense(inputs), atol=1e-5)
 
 
-def test_a_model_is_what_it_was_afterwards(tiny: LanguageModel, product: Product) -> None:
+def test_a_model_is_what_it_was_afterwards(tiny: LanguageModel, kernels: Kernels) -> None:
     model = tiny.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         logits = model(ids).logits
-        stream_linears(model, product)
+        stream(model, kernels)
         assert any(isinstance(module, StreamedLinear) for module in model.modules())
         assert torch.allclose(model(ids).logits, logits, atol=1e-3)
-        unstream_linears(model)
+        unstream(model)
         assert torch.equal(model(ids).logits, logits)
     after = model.state_dict()
     assert after.keys() == before.keys()
@@ -91,7 +125,7 @@ def test_a_compiler_that_fails_is_no_compiler(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_weights_are_packed(
-    tiny: LanguageModel, product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_random_version(tiny, tmp_path / "version", seed=5)
     request = GenerationRequest(
@@ -101,8 +135,8 @@ def test_without_a_compiler_weights_are_packed(
         sampling=Sampling(temperature=0.0, max_new_tokens=24),
     )
     made = []
-    for compiled, layer in ((product, StreamedLinear), (None, PackedLinear)):
-        monkeypatch.setattr(weights, "compiled_product", partial(lambda made: made, compiled))
+    for compiled, layer in ((kernels, StreamedLinear), (None, PackedLinear)):
+        monkeypatch.setattr(weights, "compiled_kernels", partial(lambda made: made, compiled))
         engine = LocalEngine(tiny, threads=1)
         engine.swap(VersionRef(1, tmp_path / "version"))
         assert any(isinstance(module, layer) for module in tiny.model.modules())
