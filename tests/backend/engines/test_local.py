@@ -166,6 +166,30 @@ def test_scores_equal_a_plain_forward(
         assert score == pytest.approx(float(expected), abs=1e-3)
 
 
+def test_a_pair_is_read_once_and_users_decode_side_by_side(
+    engine: LocalEngine, tiny: LanguageModel
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows, tokens, _ = inputs[0].shape
+        seen.append((rows, tokens))
+
+    hook = tiny.model.model.layers[0].input_layernorm.register_forward_pre_hook(note)
+    pair = [greedy(PROMPTS[0], Condition.PERSONAL, 1, tokens=3)] * 2
+    engine.generate(pair).result(WAIT_S)
+    (prefill, *steps) = seen
+    assert prefill[0] == 1, "one reading for both responses"
+    assert steps == [(2, 1)] * 2
+    seen.clear()
+    users = [greedy(PROMPTS[0], Condition.PERSONAL, user, tokens=3) for user in USERS]
+    engine.generate(users).result(WAIT_S)
+    hook.remove()
+    (prefill, *steps) = seen
+    assert prefill[0] == len(USERS), "each behind a vector of its own"
+    assert steps == [(len(USERS), 1)] * 2
+
+
 def test_a_failing_model_ends_its_calls_and_the_engine_goes_on(
     engine: LocalEngine, tiny: LanguageModel
 ) -> None:
