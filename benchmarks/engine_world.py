@@ -111,7 +111,7 @@ class Peer:
             ids = torch.tensor([prompt.token_ids])
             vector = loaded.vectors.vector(user)
             self._prompts[user] = embed(embedding, ids, [prompt.prefix_start], [vector])[0]
-        self._model: Any = _merged(base.model, version)  # `generate` is typed as a tensor
+        self._model = _merged(base.model, version)
         self._model.lm_head.register_forward_pre_hook(_contiguous)
 
     @torch.inference_mode()
@@ -138,14 +138,12 @@ class Peer:
         return [tuple(row) for row in made.tolist()]
 
 
-def _merged(model: PreTrainedModel, version: Path) -> nn.Module:
+def _merged(model: PreTrainedModel, version: Path) -> Any:  # `generate` is typed as a tensor
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 for a name it has deprecated.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         merging: Any = PeftModel.from_pretrained(model, version / "adapter")
-        merged = merging.merge_and_unload()
-    assert isinstance(merged, nn.Module)
-    return merged
+        return merging.merge_and_unload()
 
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

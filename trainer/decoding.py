@@ -31,7 +31,7 @@ def check_cache(model: PreTrainedModel) -> None:
         raise ValueError(f"{type(model).__name__} does not keep plain keys and values; unsupported")
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A cache layer that writes new tokens into spare room instead of copying what is there.
 
     `keys` and `values` (B, heads, T, D) are views of buffers with room for some more tokens.
@@ -41,7 +41,7 @@ class _RoomyLayer(DynamicLayer):
     values: Tensor | None
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._key_room: Tensor | None = None
         self._value_room: Tensor | None = None
 
