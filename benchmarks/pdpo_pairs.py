@@ -7,7 +7,6 @@ in a row: nothing is sampled, and everybody gets the same pairs.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.prompts import shipped
@@ -42,7 +41,7 @@ def made_up_pairs(
         pair = PreferencePair(
             pair_id=number,
             user_id=1 + number % USERS,
-            messages=({"role": "user", "content": base.tokenizer.decode(asked)},),
+            messages=({"role": "user", "content": str(base.tokenizer.decode(asked))},),
             chosen=ResponseTokens(2 * number, tuple(chosen)),
             rejected=ResponseTokens(2 * number + 1, tuple(rejected)),
         )
@@ -58,7 +57,7 @@ class _Sentences:
         self._tokenizer = base.tokenizer
         self._rng = rng
 
-    def take(self, count: int) -> Sequence[int]:
+    def take(self, count: int) -> list[int]:
         """So many tokens, at least one, beginning with a sentence."""
         ids: list[int] = []
         while len(ids) < max(1, count):

@@ -108,4 +108,5 @@ class AuthorsScheme:
         logps = logits[:, :-1].float().log_softmax(-1)
         labels = ids[:, 1:].to(device)
         of_labels = logps.gather(2, labels[:, :, None]).squeeze(2)
-        return (of_labels * answer[:, 1:].to(device)).sum(1)
+        summed: Tensor = (of_labels * answer[:, 1:].to(device)).sum(1)
+        return summed

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.config import TrainConfig
-from trainer.lora_linear import fuse
 
 _NAME = "default"
 _CHECKPOINT_PREFIX = "base_model.model."
@@ -64,7 +63,6 @@ def attached(
             if isinstance(module, LoraLayer):
                 for part in ("lora_A", "lora_B"):
                     parameters[_key(name, part)] = getattr(module, part)[_NAME].weight
-                fuse(module, _NAME)
         _copy_weights(parameters, weights)
         yield AttachedAdapter(tuner, parameters)
     finally:

@@ -116,7 +116,7 @@ class Learner:
         # Without a gradient AdamW passes a parameter by, and nothing is computed for it.
         for parameter in self._common:
             parameter.requires_grad_(shared)
-        terms = _terms(batch, self._config, shared=shared, draw=self._draw(batch))
+        terms = terms_of(batch, self._config, shared=shared, draw=self._draw(batch))
         parts = [
             self._backward(group, len(batch))
             for group in _together(terms, max_tokens=self._config.forward_tokens)
@@ -182,7 +182,7 @@ class Learner:
         return _Computed(terms, losses.detach(), h.detach(), change.detach())
 
 
-def _terms(
+def terms_of(
     batch: Sequence[PairRows], config: TrainConfig, *, shared: bool, draw: float
 ) -> list[Term]:
     """Which terms of the batch are computed, and what each counts.

@@ -88,13 +88,10 @@ class _FrozenHeadLogps(torch.autograd.Function):
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             logits = F.linear(hidden[part].to(weight.dtype), weight, bias).float()
-            highest = logits.amax(1, keepdim=True)
-            of_label = logits.gather(1, labels[part, None]) - highest
-            shares = logits.sub_(highest).exp_()
-            total = shares.sum(1, keepdim=True)
-            logps[part] = (of_label - total.log()).squeeze(1)
+            logits = logits.log_softmax(dim=-1)
+            logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
             if wanted:
-                expected = (shares.to(weight.dtype) @ weight) / total
+                expected = logits.exp_().to(weight.dtype) @ weight
                 slope[part] = (weight[labels[part]] - expected).to(hidden.dtype)
         ctx.save_for_backward(slope)
         return logps

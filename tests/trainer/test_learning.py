@@ -10,7 +10,7 @@ from trainer.adapter import attached, initial_adapter
 from trainer.batching import pair_rows
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
-from trainer.learning import Learner
+from trainer.learning import Learner, Term, terms_of
 from trainer.prompting import PromptFormat
 from trainer.types import RoundFailed
 from trainer.user_models import UserModel, initial_users, users_from_tensors
@@ -169,3 +169,67 @@ def test_only_the_adapters_gradient_is_clipped_and_its_norm_is_reported_unclippe
     assert clipped.item() == pytest.approx(1e-3, rel=1e-2)
     assert vectors.item() == pytest.approx(figures["grad_norm_vectors"])
     assert vectors.item() > 1e-3
+
+
+def gradient_of_a_step(
+    base, config: TrainConfig, *, shared: bool = True
+) -> dict[str, torch.Tensor]:
+    """What one step on all pairs would follow, before anything is clipped."""
+    users, pairs, references = pieces(base)
+    generator = torch.Generator().manual_seed(3)
+    weights = {
+        name: 0.1 * torch.randn(w.shape, generator=generator)
+        for name, w in initial_adapter(base.model, config).items()
+    }
+    config = replace(config, clip_norm_adapter=float("inf"))
+    with attached(base.model, config, weights) as adapter:
+        Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=config,
+            state={},
+        ).step(pairs, shared=shared)
+        learned = {**adapter.parameters, **users.shared_parameters(), **users.own_parameters()}
+        return {name: p.grad.clone() for name, p in learned.items() if p.grad is not None}
+
+
+def test_sampled_terms_have_the_whole_gradient_on_average(base, monkeypatch) -> None:
+    whole = gradient_of_a_step(base, CONFIG)
+    halves = []
+    for draw in (0.25, 0.75):  # α = 0.5: all there is, each as likely as the other
+        monkeypatch.setattr(Learner, "_draw", lambda self, batch, draw=draw: draw)
+        halves.append(gradient_of_a_step(base, replace(CONFIG, sample_terms=True)))
+    for name, expected in whole.items():
+        nothing = torch.zeros_like(expected)
+        mean = sum((half.get(name, nothing) for half in halves), nothing) / 2
+        torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-4 * float(expected.norm()))
+    assert any(not torch.allclose(halves[0][name], halves[1][name]) for name in halves[0])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+def test_each_pairs_own_term_is_drawn_as_often_as_it_weighs(base, alpha: float) -> None:
+    _, pairs, _ = pieces(base)
+    config = replace(CONFIG, alpha=alpha, sample_terms=True)
+    draws = [terms_of(pairs, config, shared=True, draw=(n + 0.5) / 1000) for n in range(1000)]
+    for at, pair in enumerate(pairs):
+        mine = [drawn[at] for drawn in draws]
+        assert {term.pair.pair.pair_id for term in mine} == {pair.pair.pair_id}
+        assert sum(term.user is not None for term in mine) == pytest.approx(1000 * alpha, abs=1)
+
+
+def test_both_terms_are_weighed_by_alpha(base) -> None:
+    _, pairs, _ = pieces(base)
+    one = pairs[:1]
+    user = one[0].pair.user_id
+    config = replace(CONFIG, alpha=0.3)
+    assert terms_of(one, config, shared=True, draw=0.0) == [
+        Term(one[0], user, 0.3),
+        Term(one[0], None, 0.7),
+    ]
+    assert terms_of(one, config, shared=False, draw=0.0) == [Term(one[0], user, 1.0)]
+
+
+def test_users_learning_alone_compute_no_gradient_for_what_is_shared(base) -> None:
+    assert set(gradient_of_a_step(base, CONFIG, shared=False)) == {"user.1", "user.2"}

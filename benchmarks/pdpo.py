@@ -1,0 +1,280 @@
+"""What an optimizer step of P-DPO costs, beside the authors' scheme and TRL: `make bench-pdpo`.
+
+All variants run in this process on the same pairs, in turn, several times; figures are medians. No
+learning rate is set, so that weights stay as they are, and loss and gradient can be compared at
+every turn. Then steps of ours alone, by pairs, prefix and response length. Writes a section of
+docs/RESULTS.md and a picture, and prints one JSON line last. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from backend import base_model
+from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
+from benchmarks.pdpo_peers import AuthorsScheme
+from benchmarks.pdpo_report import write_report
+from benchmarks.pdpo_trl import MISSING, TrlStep, installed
+from trainer.adapter import AttachedAdapter, attached, initial_adapter
+from trainer.batching import PairRows
+from trainer.config import TrainConfig
+from trainer.language_model import LanguageModel, load_language_model
+from trainer.learning import Learner
+from trainer.scoring import response_logps
+from trainer.user_models import UserModel, initial_users, users_from_tensors
+
+PAIRS = 48
+REPEATS = 5
+CONFIG = TrainConfig(
+    learning_rate_adapter=0.0, learning_rate_vector=0.0, clip_norm_adapter=float("inf")
+)
+_MATRIX = 1024
+_GROWTH: dict[str, tuple[int, ...]] = {
+    "pairs": (1, 2, 4, 8),
+    "prefix_tokens": (4, 16, 64),
+    "response_tokens": (20, 40, 80, 160),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The base model with an adapter that changes something, and where it lies."""
+
+    base: LanguageModel
+    path: Path
+    adapter: AttachedAdapter
+
+    def users(self, config: TrainConfig) -> UserModel:
+        """`USERS` users who know nothing yet."""
+        tensors = initial_users(self.base.model, self.base.tokenizer, config).tensors()
+        return users_from_tensors("individual", tensors, range(1, USERS + 1), self.base.device)
+
+    def learner(
+        self, config: TrainConfig, users: UserModel, references: Mapping[int, float]
+    ) -> Learner:
+        return Learner(
+            self.base.model,
+            self.adapter.parameters,
+            users=users,
+            references=references,
+            config=config,
+            state={},
+        )
+
+    @torch.no_grad()
+    def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
+        """response_id → log π_ref."""
+        rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
+        with self.adapter.disabled():
+            logps = response_logps(self.base.model, rows, [None] * len(rows), max_tokens=1024)
+        ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
+        return dict(zip(ids, logps.tolist(), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--memory", action="store_true", help="one step of ours; its peak memory")
+    told = parser.parse_args()
+    with bench() as world:
+        if told.memory:
+            print(_peak_of_one_step(world))
+            return
+        figures = compare(world, told.repeats)
+        growth = measure_growth(world)
+    figures["peak_rss_mb"] = _memory_of_a_child()
+    write_report(figures, growth, machine=_machine(), day=datetime.now(UTC).date())
+    print(json.dumps(figures))
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """The embedded model on the CPU, with an adapter whose two factors are both at work."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    found = base_model.resolve("embedded", None, Path("~/.cache/attune").expanduser())
+    base = load_language_model(found.path, found.identity, device="cpu")
+    noise = torch.Generator().manual_seed(1)
+    weights = {
+        name: 0.01 * torch.randn(w.shape, generator=noise) if "lora_B" in name else w
+        for name, w in initial_adapter(base.model, CONFIG).items()
+    }
+    with attached(base.model, CONFIG, weights) as adapter:
+        yield Bench(base, found.path, adapter)
+
+
+def compare(world: Bench, repeats: int) -> dict[str, object]:
+    """Every variant on the same batches, in turn."""
+    pairs = made_up_pairs(world.base, count=PAIRS, prefix_tokens=CONFIG.prefix_tokens, seed=0)
+    size = CONFIG.batch_pairs
+    batches = [pairs[at : at + size] for at in range(0, size * min(repeats, PAIRS // size), size)]
+    references = world.references([p for batch in batches for p in batch])
+    users = world.users(CONFIG)
+    ours = world.learner(CONFIG, users, references)
+    sampled = world.learner(replace(CONFIG, sample_terms=True), users, references)
+    authors = AuthorsScheme(world.base, world.adapter, users, CONFIG)
+    plain = AuthorsScheme(world.base, world.adapter, users, CONFIG, references)
+    with ExitStack() as stack:
+        steps: dict[str, Callable[[Sequence[PairRows]], object]] = {
+            "ours": ours.step,
+            "sampled": sampled.step,
+            "authors": authors.step,
+            "plain": plain.step,
+        }
+        if installed():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            dtype = "bfloat16" if world.base.model.dtype == torch.bfloat16 else "float32"
+            steps["trl"] = TrlStep(world.path, CONFIG, references, folder, dtype).step
+        seconds, peaks, equal = _take_turns(steps, batches, world, users)
+    flops = {name: _flops(steps[name], batches[0]) for name in ("ours", "authors")}
+    median = {name: statistics.median(taken) for name, taken in seconds.items()}
+
+    def ratio(of: str, to: str) -> float | None:
+        if of not in seconds:
+            return None
+        return round(
+            statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True)), 2
+        )
+
+    peak = statistics.median(peaks)
+    return {
+        "step_vs_authors_scheme": ratio("authors", "ours"),
+        "sampled_step_vs_authors_scheme": ratio("authors", "sampled"),
+        "step_vs_trl": ratio("trl", "ours"),
+        "step_vs_trl_reason": None if "trl" in steps else MISSING,
+        "step_vs_plain_form": ratio("plain", "ours"),
+        "matmul_flops_vs_authors_scheme": round(flops["authors"] / flops["ours"], 2),
+        "loss_abs_diff": max(loss for loss, _ in equal),
+        "grad_rel_diff": max(grad for _, grad in equal),
+        "pairs_per_s": round(size / median["ours"], 3),
+        "s_per_pair": {name: round(s / size, 3) for name, s in median.items()},
+        "fraction_of_matmul_peak": round(flops["ours"] / median["ours"] / peak, 2),
+        "matmul_peak_gflops": round(peak / 1e9, 1),
+        "repeats": len(batches),
+        "batch_pairs": size,
+        "threads": torch.get_num_threads(),
+        "dtype": str(world.base.model.dtype).removeprefix("torch."),
+    }
+
+
+def _take_turns(
+    steps: Mapping[str, Callable[[Sequence[PairRows]], object]],
+    batches: Sequence[Sequence[PairRows]],
+    world: Bench,
+    users: UserModel,
+) -> tuple[dict[str, list[float]], list[float], list[tuple[float, float]]]:
+    """Seconds by variant, matrix peaks, and per turn how far ours is from the authors' scheme."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    peaks, equal = [], []
+    for batch in batches:
+        peaks.append(_matmul_peak(world.base.model.dtype))
+        seen: dict[str, tuple[float, Tensor]] = {}
+        for name, step in steps.items():
+            started = time.perf_counter()
+            made = step(batch)
+            seconds[name].append(time.perf_counter() - started)
+            if name in ("ours", "authors"):
+                loss = made["loss"] if isinstance(made, dict) else made
+                assert isinstance(loss, float)
+                seen[name] = loss, _gradient(world.adapter, users)
+            print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
+        (loss, grad), (their_loss, their_grad) = seen["ours"], seen["authors"]
+        equal.append(
+            (abs(loss - their_loss), float((grad - their_grad).norm() / their_grad.norm()))
+        )
+    return seconds, peaks, equal
+
+
+def measure_growth(world: Bench) -> dict[str, list[tuple[int, float]]]:
+    """Seconds of one step of ours by one size, two pairs where it is not their number."""
+    growth: dict[str, list[tuple[int, float]]] = {}
+    for name, sizes in _GROWTH.items():
+        growth[name] = []
+        for size in sizes:
+            count = size if name == "pairs" else 2
+            config = replace(CONFIG, prefix_tokens=size) if name == "prefix_tokens" else CONFIG
+            lengths = Lengths(response=(size, size)) if name == "response_tokens" else Lengths()
+            pairs = made_up_pairs(
+                world.base,
+                count=count,
+                prefix_tokens=config.prefix_tokens,
+                lengths=lengths,
+                seed=1,
+            )
+            step = world.learner(config, world.users(config), world.references(pairs)).step
+            taken = []
+            for _ in range(2):
+                started = time.perf_counter()
+                step(pairs)
+                taken.append(time.perf_counter() - started)
+            growth[name].append((size, min(taken)))
+            print(f"{name} {size}: {min(taken):.1f} s", file=sys.stderr, flush=True)
+    return growth
+
+
+def _gradient(adapter: AttachedAdapter, users: UserModel) -> Tensor:
+    learned = [*adapter.parameters.values(), *users.shared_parameters().values()]
+    learned += users.own_parameters().values()
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in learned]
+    )
+
+
+def _flops(step: Callable[[Sequence[PairRows]], object], batch: Sequence[PairRows]) -> int:
+    """Floating-point operations of the matrix products of one step."""
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    return int(counter.get_total_flops())
+
+
+def _matmul_peak(dtype: torch.dtype) -> float:
+    """Operations per second of a plain square product, the median of some."""
+    one, other = (torch.randn(_MATRIX, _MATRIX).to(dtype) for _ in range(2))
+    taken = []
+    for _ in range(9):
+        started = time.perf_counter()
+        torch.mm(one, other)
+        taken.append(time.perf_counter() - started)
+    return float(2 * _MATRIX**3 / statistics.median(taken))
+
+
+def _peak_of_one_step(world: Bench) -> int:
+    pairs = made_up_pairs(
+        world.base, count=CONFIG.batch_pairs, prefix_tokens=CONFIG.prefix_tokens, seed=0
+    )
+    world.learner(CONFIG, world.users(CONFIG), world.references(pairs)).step(pairs)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _memory_of_a_child() -> int:
+    """Peak memory of a process that takes steps of ours alone, in MB."""
+    child = [sys.executable, "-m", "benchmarks.pdpo", "--memory"]
+    return int(subprocess.run(child, capture_output=True, check=True, text=True).stdout.split()[-1])
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+    named = [line.partition(":")[2].strip() for line in lines.splitlines() if "model name" in line]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{named[0] if named else platform.processor()}, {capability}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The section of docs/RESULTS.md and the picture that `make bench-pdpo` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+from benchmarks.sections import put_between
+
+_DOCUMENT = Path("docs/RESULTS.md")
+_PICTURE = Path("docs/figures/pdpo-growth.png")
+_TITLES = {
+    "pairs": "pairs in a step",
+    "prefix_tokens": "prefix tokens (2 pairs)",
+    "response_tokens": "tokens a response (2 pairs)",
+}
+_NOTES = """\
+- `step_vs_…`: their seconds divided by ours, the median of the ratios of each turn. Four pairs a
+  step, prompts of 40 to 60 tokens, responses of 60 to 72, four users in turn, 16 prefix tokens,
+  LoRA r = 8.
+- authors' scheme: the published code's twelve passes over padded rows, all logits of all positions,
+  re-created on our model, users and loss (`benchmarks/pdpo_peers.py`). The goal is 4.
+- `sampled_…`: one of the two terms of each pair, drawn (`sample_terms`). The goal is 7.
+- `step_vs_trl`: TRL's `DPOTrainer` with reference log-probs known beforehand and no checkpointing.
+  It trains one term, ours two. The goal is 2.
+- `step_vs_plain_form`: chosen and rejected as two padded rows, reference looked up, all logits.
+- `matmul_flops_vs_authors_scheme`: operations in the matrix products of both (their attention not
+  counted): the ratio to expect where the processor does nothing but multiply.
+- `loss_abs_diff`, `grad_rel_diff`: ours against the authors' scheme, the worst turn.
+- `fraction_of_matmul_peak`: operations per second of our step's matrix products, over those of a
+  1024 × 1024 product in the same run.
+- `peak_rss_mb`: of a process that takes steps of ours alone, base model included.
+"""
+
+
+def write_report(
+    figures: Mapping[str, object],
+    growth: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    machine: str,
+    day: date,
+) -> None:
+    """Draw the picture, and replace the section."""
+    _draw(growth)
+    lines = [
+        "## The step: `make bench-pdpo`",
+        "",
+        f"{day}, {machine}, {figures['threads']} thread(s), embedded model in {figures['dtype']}.",
+        "",
+        "```json",
+        json.dumps(figures, indent=1),
+        "```",
+        "",
+        _NOTES,
+        f"![Seconds of a step by size](figures/{_PICTURE.name})",
+        "",
+        "| | seconds of one step of ours |",
+        "| --- | --- |",
+    ]
+    for name, points in growth.items():
+        cells = " · ".join(f"{size}: {seconds:.1f}" for size, seconds in points)
+        lines.append(f"| {_TITLES[name]} | {cells} |")
+    put_between(_DOCUMENT, "pdpo", "\n".join(lines))
+
+
+def _draw(growth: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    figure, axes = pyplot.subplots(1, len(growth), figsize=(10, 3), layout="constrained")
+    for axis, (name, points) in zip(axes, growth.items(), strict=True):
+        axis.plot([size for size, _ in points], [seconds for _, seconds in points], marker="o")
+        axis.set_xlabel(_TITLES[name])
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds of a step")
+    _PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(_PICTURE, dpi=110)
+    pyplot.close(figure)

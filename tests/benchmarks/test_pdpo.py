@@ -1,0 +1,98 @@
+"""Our step against the plain forms it is measured beside: the same loss and the same gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
+from benchmarks.pdpo_peers import AuthorsScheme
+from tests.trainer.conftest import base, tokenizer  # noqa: F401 - fixtures
+from trainer.adapter import attached, initial_adapter
+from trainer.config import TrainConfig
+from trainer.language_model import LanguageModel, load_language_model
+from trainer.learning import Learner
+from trainer.scoring import response_logps
+from trainer.user_models import initial_users, users_from_tensors
+
+CONFIG = TrainConfig(
+    prefix_tokens=4,
+    alpha=0.3,
+    learning_rate_adapter=0.0,
+    learning_rate_vector=0.0,
+    clip_norm_adapter=float("inf"),
+)
+SHORT = Lengths(prompt=(20, 26), response=(4, 9))
+
+
+def differences(base: LanguageModel, config: TrainConfig, count: int) -> tuple[float, float]:  # noqa: F811
+    """Of the losses, and of the gradients in proportion, over both forms of the peer."""
+    pairs = made_up_pairs(
+        base, count=count, prefix_tokens=config.prefix_tokens, lengths=SHORT, seed=1
+    )
+    rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
+    with torch.no_grad():
+        logps = response_logps(base.model, rows, [None] * len(rows), max_tokens=500).tolist()
+    ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
+    references = dict(zip(ids, logps, strict=True))
+    tensors = initial_users(base.model, base.tokenizer, config).tensors()
+    users = users_from_tensors("individual", tensors, range(1, USERS + 1), base.device)
+    noise = torch.Generator().manual_seed(1)
+    weights = {
+        name: 0.05 * torch.randn(w.shape, generator=noise)
+        for name, w in initial_adapter(base.model, config).items()
+    }
+    with attached(base.model, config, weights) as adapter:
+        learned = [*adapter.parameters.values(), *users.shared_parameters().values()]
+        learned += list(users.own_parameters().values())[:count]
+
+        def gradient() -> torch.Tensor:
+            grads = [p.grad for p in learned if p.grad is not None]
+            assert len(grads) == len(learned)
+            return torch.cat([grad.flatten().clone() for grad in grads])
+
+        ours = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=config,
+            state={},
+        )
+        loss, mine = ours.step(pairs)["loss"], gradient()
+        losses, slopes = [], []
+        for known in (None, references):
+            plain = AuthorsScheme(base, adapter, users, config, known).step(pairs)
+            losses.append(abs(loss - plain))
+            slopes.append(float((mine - gradient()).norm() / gradient().norm()))
+    return max(losses), max(slopes)
+
+
+@pytest.mark.parametrize("forward_tokens", [1, 100, 10_000])
+def test_a_step_is_that_of_the_plain_two_pass_form(base, forward_tokens: int) -> None:  # noqa: F811
+    loss, slope = differences(base, replace(CONFIG, forward_tokens=forward_tokens), 5)
+    assert loss < 1e-4  # of about 50
+    assert slope < 1e-5
+
+
+@pytest.mark.embedded
+def test_a_step_on_the_embedded_model_is_that_of_the_plain_form(embedded_model_path) -> None:
+    loaded = load_language_model(embedded_model_path, "1d" * 32, device="cpu", dtype="float32")
+    loss, slope = differences(loaded, CONFIG, 1)
+    assert loss < 1e-4
+    assert slope < 1e-4
+
+
+def test_pairs_have_the_lengths_asked_for(base) -> None:  # noqa: F811
+    lengths = Lengths(prompt=(40, 60), response=(60, 72))
+    pairs = made_up_pairs(base, count=6, prefix_tokens=4, lengths=lengths, seed=2)
+    assert [p.pair.user_id for p in pairs] == [1, 2, 3, 4, 1, 2]
+    for pair in pairs:
+        # Text that is cut into tokens anew may come to one or two others.
+        assert 38 <= len(pair.chosen.prompt.token_ids) - 4 <= 62
+        assert 60 <= len(pair.pair.chosen.token_ids) <= 72
+        assert 60 <= len(pair.pair.rejected.token_ids) <= 72
+    again = made_up_pairs(base, count=6, prefix_tokens=4, lengths=lengths, seed=2)
+    assert again == pairs
