@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
 import statistics
@@ -108,7 +107,6 @@ def main() -> None:
 @contextmanager
 def bench() -> Iterator[Bench]:
     """The embedded model on the CPU, with an adapter whose two factors are both at work."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     found = base_model.resolve("embedded", None, Path("~/.cache/attune").expanduser())
     base = load_language_model(found.path, found.identity, device="cpu")
     noise = torch.Generator().manual_seed(1)
