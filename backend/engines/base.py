@@ -49,12 +49,19 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One response asked for. `user_id` matters under the personal condition only."""
+    """One response asked for.
+
+    Attributes:
+        user_id: matters under the personal condition only.
+        style: index of a style direction of the version: the response is made with e₀ + d_style,
+            whatever vector the condition has; not with the base condition, which has none.
+    """
 
     messages: tuple[Message, ...]
     condition: Condition
     user_id: int | None
     sampling: Sampling
+    style: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +139,9 @@ class Engine(Protocol):
         """Start generating; all `requests` are served by one and the same version.
 
         Raises:
-            EngineClosed. backend.errors.Unavailable: no version was swapped in yet. ValueError: no
-            request, a personal one without a user, or a prompt too long for the model.
+            EngineClosed. backend.errors.Unavailable: no version was swapped in yet, or it does not
+            have the style asked for. ValueError: no request, a personal one without a user, a base
+            one in a style, or a prompt too long for the model.
         """
 
     def score(

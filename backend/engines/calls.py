@@ -46,7 +46,7 @@ class Row:
         """Equal for rows of one call that read the same prompt with the same user vector."""
         personal = self.request.condition is Condition.PERSONAL
         user = self.request.user_id if personal else None
-        return (self.request.condition, user, self.prompt.token_ids)
+        return (self.request.condition, user, self.request.style, self.prompt.token_ids)
 
     @property
     def ended(self) -> bool:

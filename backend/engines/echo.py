@@ -1,7 +1,7 @@
 """The `echo` engine: made-up but steady answers without a model, for tests and for trying pages.
 
-A response is a function of prompt, seed, condition, user and version. Its versions are directories
-with one small JSON file. Loads no torch.
+A response is a function of prompt, seed, condition, user, style and version; there is a style for
+every number. Its versions are directories with one small JSON file. Loads no torch.
 """
 
 from __future__ import annotations

@@ -83,6 +83,10 @@ def answer(request: GenerationRequest, recipe: Recipe) -> Answer:
     sampling = request.sampling
     seed = sampling.seed if sampling.temperature > 0 else None
     key = (prompt_text(request.messages), *whose(request.condition, request.user_id, recipe))
+    if request.style is not None:
+        if request.condition is Condition.BASE:
+            raise ValueError("the base model has no styles")
+        key = (*key, f"style {request.style}")
     random = random_of(*key, seed)
     topic = " ".join(request.messages[-1]["content"].split()[:6]).rstrip("?.!,")
     sentences = [

@@ -103,7 +103,7 @@ class Lane:
 
     def _embed(self, row: Row, version: LoadedVersion) -> torch.Tensor:
         """Input embeddings (T, H) of a row's prompt with its user vector in place."""
-        prefix = version.vector(row.request.condition, row.request.user_id)
+        prefix = version.vector(row.request.condition, row.request.user_id, row.request.style)
         ids = torch.tensor([row.prompt.token_ids], device=self._model.device)
         return embed(self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix])[
             0

@@ -91,8 +91,9 @@ class LocalEngine:
         """Start generating under the version that is live now.
 
         Raises:
-            EngineClosed. Unavailable: no version is live yet. ValueError: no request, a personal
-            one without a user, or a prompt too long for the model.
+            EngineClosed. Unavailable: no version is live yet, or it does not have the style asked
+            for. ValueError: no request, a personal one without a user, a base one in a style, or a
+            prompt too long for the model.
         """
         if not requests:
             raise ValueError("no request")
@@ -155,6 +156,7 @@ class LocalEngine:
         return self._live
 
     def _row(self, request: GenerationRequest, live: LoadedVersion) -> Row:
+        live.vector(request.condition, request.user_id, request.style)  # refused here, at once
         prompt = self._encode(
             request.messages,
             request.condition,

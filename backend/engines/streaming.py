@@ -1,6 +1,6 @@
 """Linear layers that read their weight once, at the speed of the memory; norms in one call.
 
-A product of a few rows with a large matrix is bound by reading the matrix. The libraries' products
+A product of few rows with a large matrix is bound by reading the matrix. The libraries' products
 reach a third to a half of what a core can read; `streaming.c` nearly all of it for one or two rows.
 It is compiled when an engine starts, where there is a C compiler; without one `packing.py` takes
 its place. One thread, CPU and fp32 only. Weights stay plain tensors. Knows nothing of versions and
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-MAX_ROWS = 8  # beyond, the libraries' products are as fast
+MAX_ROWS = 16  # beyond, the libraries' products are as fast
+_FEW_ROWS = 8  # up to here rows are summed one by one, beyond side by side
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -40,11 +41,13 @@ class Kernels:
     Attributes:
         linear: (x, w, y, rows, in, out): x (rows, in) times w (out, in), transposed, is written to
             y (rows, out).
+        linear_wide: the same of x (in, 16), the rows side by side.
         rms_norm: (x, w, y, eps, rows, size): each row of x (rows, size) over its root mean square,
             times w (size,), is written to y (rows, size).
     """
 
     linear: Callable[[int, int, int, int, int, int], None]
+    linear_wide: Callable[[int, int, int, int, int, int], None]
     rms_norm: Callable[[int, int, int, float, int, int], None]
 
 
@@ -63,15 +66,16 @@ def build(compiler: str) -> Kernels | None:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=_COMPILING_S)
             made = ctypes.CDLL(str(library))
-            linear, rms_norm = made.attune_linear, made.attune_rms_norm
+            linear, wide = made.attune_linear, made.attune_linear_wide
+            rms_norm = made.attune_rms_norm
         except (OSError, subprocess.SubprocessError, AttributeError) as error:
             logger.info("no streamed products: %s", error)
             return None
     addresses, sizes = [ctypes.c_void_p] * 3, [ctypes.c_long] * 2
-    linear.argtypes = [*addresses, *sizes, ctypes.c_long]
+    linear.argtypes = wide.argtypes = [*addresses, *sizes, ctypes.c_long]
     rms_norm.argtypes = [*addresses, ctypes.c_double, *sizes]
-    linear.restype = rms_norm.restype = None
-    return Kernels(linear, rms_norm)
+    linear.restype = wide.restype = rms_norm.restype = None
+    return Kernels(linear, wide, rms_norm)
 
 
 class StreamedLinear(nn.Linear):
@@ -81,7 +85,7 @@ class StreamedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.weight, self.bias = dense.weight, dense.bias
-        self._product = kernels.linear
+        self._few, self._many = kernels.linear, kernels.linear_wide
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` (…, in_features) → (…, out_features)."""
@@ -91,7 +95,13 @@ class StreamedLinear(nn.Linear):
         if rows > MAX_ROWS:
             return nn.functional.linear(flat, self.weight, self.bias)
         made = torch.empty(*input.shape[:-1], self.out_features)
-        self._product(
+        product = self._few
+        if rows > _FEW_ROWS:
+            product = self._many
+            side_by_side = flat.new_zeros(self.in_features, MAX_ROWS)
+            side_by_side[:, :rows] = flat.view(rows, -1).T
+            flat = side_by_side
+        product(
             flat.data_ptr(),
             self.weight.data_ptr(),
             made.data_ptr(),
