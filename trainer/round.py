@@ -115,8 +115,7 @@ def run_round(
         raise RoundFailed(str(error)) from error
     references, fresh = _references(base, [*pairs, *held_out], request.config, report)
     learning = [pair.user_id for pair in request.pairs]
-    kind = request.config.user_model
-    users = users_from_tensors(kind, parent.vectors, learning, base.device)
+    users = _users(base, request, parent, learning)
     whole = request.kind == "full"
     recipe = request.config if whole else request.config.for_vector_round()
     with ExitStack() as stack:
@@ -203,6 +202,25 @@ def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
                 "set it back, or begin with another data folder"
             )
     return _Parent(version, files[artifacts.ADAPTER_WEIGHTS], vectors, optimizer)
+
+
+def _users(
+    base: LanguageModel, request: RoundRequest, parent: _Parent, learning: Sequence[int]
+) -> UserModel:
+    """The parent's users, with the style records that the request brings."""
+    strangers = sorted(request.style_records.keys() - set(learning))
+    if strangers:
+        raise RoundFailed(f"style records of users who do not learn in this round: {strangers}")
+    try:
+        records = {
+            user: torch.tensor(record, dtype=torch.float32)
+            for user, record in request.style_records.items()
+        }
+        return users_from_tensors(
+            request.config.user_model, parent.vectors, learning, base.device, records
+        )
+    except ValueError as error:
+        raise RoundFailed(str(error)) from error
 
 
 @torch.no_grad()

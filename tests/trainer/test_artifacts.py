@@ -24,6 +24,7 @@ from trainer.artifacts import (
     write_without,
 )
 from trainer.cluster_users import ClusterUserModel
+from trainer.styled_users import StyledUserModel
 from trainer.user_models import IndividualUserModel
 from trainer.user_vectors import UserVectors
 
@@ -95,6 +96,18 @@ def test_the_cluster_layout_loses_its_row_too(tmp_path: Path) -> None:
     content = files() | {artifacts.USER_VECTORS: save(clusters.tensors())}
     write_artifact(tmp_path / "old", content, base_identity=IDENTITY)
     write_without(tmp_path / "old", tmp_path / "new", {3})
+    assert set(read_user_vectors(tmp_path / "new").personal) == {4}
+
+
+def test_the_styled_layout_loses_its_record_too(tmp_path: Path) -> None:
+    records = {3: torch.tensor([[0.0, 2], [2, 0]]), 4: torch.tensor([[1.0, 0], [0, 1]])}
+    zeros = {user: torch.zeros_like(GENERIC) for user in records}
+    users = StyledUserModel(GENERIC, torch.ones(1, *GENERIC.shape), records, zeros, ())
+    content = files() | {artifacts.USER_VECTORS: save(users.tensors())}
+    write_artifact(tmp_path / "old", content, base_identity=IDENTITY)
+    write_without(tmp_path / "old", tmp_path / "new", {3})
+    kept = load((tmp_path / "new" / artifacts.USER_VECTORS).read_bytes())
+    assert torch.equal(kept["records"], records[4][None])
     assert set(read_user_vectors(tmp_path / "new").personal) == {4}
 
 

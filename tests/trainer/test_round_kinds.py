@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.conftest import IDENTITY, opposed_pairs
+from tests.trainer.conftest import DIRECTIONS, IDENTITY, opposed_pairs
 from tests.trainer.rounds import KINDS, epoch_means, recipe_of, run
 from trainer import artifacts
 from trainer.artifacts import load_version
 from trainer.config import Loss, TrainConfig
 from trainer.language_model import LanguageModel
-from trainer.types import RoundRequest
+from trainer.style_records import style_shares
+from trainer.types import RoundFailed, RoundKind, RoundRequest, StyleRecord
 
 Request = Callable[..., RoundRequest]
 
@@ -110,3 +113,63 @@ def test_a_round_learns_with_the_profile_that_was_served(
     assert plain.reference_logps_nats == told.reference_logps_nats
     assert plain.curve[0]["margin_nats"] != told.curve[0]["margin_nats"]
     assert plain.curve[0]["accuracy_generic"] == told.curve[0]["accuracy_generic"]
+
+
+def counted(wins_of: int, judged: int = 12) -> StyleRecord:
+    """One style of the seven has won against every other in turn."""
+    lost = judged // 6
+    return tuple((judged, 0) if style == wins_of else (0, lost) for style in range(7))
+
+
+@pytest.mark.parametrize("kind", ["full", "vector"])
+def test_a_style_record_moves_its_user_where_learning_does_not(
+    base: LanguageModel, round_request: Request, initial: Path, recipe: TrainConfig, kind: RoundKind
+) -> None:
+    still = replace(
+        recipe,
+        learning_rate_vector=1e-30,
+        learning_rate_weights=1e-30,
+        learning_rate_adapter=1e-30,
+    )
+    records = {1: counted(3)}
+    result = run(base, round_request(config=still, kind=kind, style_records=records))
+    before = load_version(initial, base_identity=IDENTITY).vectors
+    after = load_version(Path(result.artifact), base_identity=IDENTITY).vectors
+    near = partial(torch.allclose, atol=1e-6)
+    assert near(after.vector(2), before.generic)  # learns too, but nobody counted
+    if recipe.user_model != "styled":  # others have no use for a record
+        assert near(after.vector(1), before.generic)
+        return
+    shares = style_shares(torch.tensor(records[1]))
+    assert shares[2] == shares.max() > 0.8
+    expected = before.generic + (shares[:, None, None] * DIRECTIONS).sum(0)
+    assert near(after.vector(1), expected)
+    later = round_request(
+        round_id=2,
+        config=still,
+        kind=kind,
+        parent=result.artifact,
+        output=str(initial.parent / "2"),
+    )
+    kept = load_version(Path(run(base, later).artifact), base_identity=IDENTITY).vectors
+    assert near(kept.vector(1), expected)  # as the parent had it
+
+
+def test_style_records_that_do_not_fit_fail_the_round(
+    base: LanguageModel, round_request: Request, initial: Path, recipe: TrainConfig
+) -> None:
+    with pytest.raises(RoundFailed, match=r"users who do not learn in this round: \[9\]"):
+        run(base, round_request(style_records={9: counted(1)}))
+    if recipe.user_model == "styled":
+        with pytest.raises(RoundFailed, match="the styles have changed"):
+            run(base, round_request(style_records={1: counted(1)[:5]}))
+    assert list(initial.parent.iterdir()) == [initial]
+
+
+def test_a_request_crosses_as_json_with_its_style_records(round_request: Request) -> None:
+    request = round_request(style_records={1: counted(2), 40: counted(0)})
+    data = json.loads(json.dumps(request.to_json()))
+    assert RoundRequest.from_json(data) == request
+    for wrong in ([], [[1]], [[1, -1]], [[1, 0.5]], [[True, 0]], 7):
+        with pytest.raises(ValueError, match="style record of user 40 must be pairs"):
+            RoundRequest.from_json(data | {"style_records": {"40": wrong}})

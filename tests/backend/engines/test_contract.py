@@ -39,12 +39,14 @@ def ask(
     seed: int = 0,
     temperature: float = 0.9,
     tokens: int = 24,
+    style: int | None = None,
 ) -> GenerationRequest:
     return GenerationRequest(
         messages=(Message(role="user", content=text),),
         condition=condition,
         user_id=user_id,
         sampling=Sampling(temperature=temperature, top_p=0.95, max_new_tokens=tokens, seed=seed),
+        style=style,
     )
 
 
@@ -253,6 +255,8 @@ def test_bad_requests_are_refused_at_once(case: EngineCase) -> None:
         case.engine.generate([])
     with pytest.raises(ValueError, match="needs a user"):
         case.engine.generate([ask(user_id=None)])
+    with pytest.raises(ValueError, match="no styles"):
+        case.engine.generate([ask(condition=Condition.BASE, style=0)])
     with pytest.raises(ValueError, match="needs a user"):
         case.engine.score(ask().messages, [(5,)], Condition.PERSONAL, None)
     assistant: Message = {"role": "assistant", "content": "Hello."}
