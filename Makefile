@@ -42,9 +42,8 @@ demo: $(VENV)/ready
 # Each worker takes whole files in turn, and has a database server, a browser and an app of its own.
 WORKERS ?= 2
 test: check chromium
-	$(BIN)/python -m pytest -m "not alone" --durations=15 \
+	$(BIN)/python -m pytest --durations=15 \
 		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check $(SOURCES)
