@@ -18,7 +18,6 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from safetensors import SafetensorError
 
 from backend import base_model, prompts
 from backend.administration import Administration
@@ -27,7 +26,6 @@ from backend.base_model import BaseModel
 from backend.comparisons import Desk
 from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
-from backend.engines.local import LocalEngine
 from backend.erasure import Erasure
 from backend.errors import AttuneError, ConfigurationError
 from backend.evidence import Evidence
@@ -35,6 +33,7 @@ from backend.history import History
 from backend.insights import Insights
 from backend.introductions import Introductions, read_consent
 from backend.lease import Lease, this_process
+from backend.local_model import make_local_engine, train_config, trainer_arguments
 from backend.making import Maker
 from backend.my_data import MyData
 from backend.oauth import HuggingFaceLogin
@@ -51,7 +50,7 @@ from backend.round_input import RoundLimits
 from backend.scheduler import Job, start_scheduler
 from backend.settings import Settings
 from backend.shared_pairs import SharedPairs
-from backend.styles import load_styles
+from backend.styles import load_styles, with_directions
 from backend.taste import Tastes
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
@@ -61,9 +60,6 @@ from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
 from backend.wording import msg
 from db.session import Database
-from trainer.config import TrainConfig
-from trainer.directions import read_directions
-from trainer.language_model import load_language_model
 from ui import layout, server_pages
 from ui.compare import build_compare
 from ui.compare_handlers import DeskServices
@@ -170,22 +166,8 @@ def _resolve_model(ground: Ground) -> BaseModel:
 def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
     if model is None:
         return EchoEngine()
-    settings = ground.settings
     ground.announce(msg("loading the model"))
-    try:
-        base = load_language_model(
-            model.path, model.identity, device=settings.device, dtype=settings.dtype
-        )
-        return LocalEngine(
-            base,
-            max_batch=settings.max_batch,
-            threads=settings.resolved_engine_threads,
-            config=_train_config(settings),
-            directions=read_directions(settings.directions_dir, model.identity),
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
+    return make_local_engine(ground.settings, model)
 
 
 def _make_desk(
@@ -194,14 +176,19 @@ def _make_desk(
     """The people's desk, and the personas at one of their own."""
     settings, database, closing = ground.settings, ground.database, ground.closing
     rng = random.SystemRandom()
+    styles = load_styles()
+    directed = with_directions(styles) if settings.user_model == "styled" else ()
     maker = Maker(
         database,
         engine,
         sampling=_sampling(settings),
         shares=Shares(
-            blind=settings.blind_share, base=settings.base_share, varied=settings.varied_share
+            blind=settings.blind_share,
+            base=settings.base_share,
+            varied=settings.resolved_varied_share,
         ),
-        styles=load_styles(),
+        styles=styles,
+        directions={style.name: index for index, style in enumerate(directed)},
         shared=SharedPairs(database, first=settings.shared_pairs, clock=now, rng=rng),
         repeats=Repeats(database, share=settings.repeat_share, clock=now, rng=rng),
         clock=now,
@@ -285,14 +272,14 @@ def _make_training(
     ground: Ground, engine: Engine, versions: Versions, model: BaseModel | None
 ) -> Training:
     settings, database, closing = ground.settings, ground.database, ground.closing
-    trainer = TrainerProcess(_trainer_arguments(settings, model) if model is not None else [])
+    trainer = TrainerProcess(trainer_arguments(settings, model) if model is not None else [])
     training = Training(
         database,
         trainer,
         versions,
         Lease(database, this_process(), clock=now),
         identity=engine.model_identity,
-        config=_train_config(settings),
+        config=train_config(settings),
         limits=RoundLimits(
             new=settings.round_max_new,
             replay=settings.round_replay,
@@ -304,6 +291,7 @@ def _make_training(
         clock=now,
         score_wait=_SCORE_WAIT,
         fast_choices=settings.fast_update_choices,
+        styles=load_styles(),
     )
     if model is not None and settings.trainer:
         closing.callback(training.close)
@@ -312,28 +300,8 @@ def _make_training(
     return training
 
 
-def _trainer_arguments(settings: Settings, model: BaseModel) -> list[str]:
-    return [
-        *("--model", str(model.path), "--identity", model.identity),
-        *("--device", settings.trainer_device, "--dtype", settings.dtype),
-        *("--threads", str(settings.trainer_threads), "--nice", str(settings.trainer_nice)),
-    ]
-
-
 def _profiles(ground: Ground) -> Profiles:
     return Profiles(ground.database, used=ground.settings.profiles)
-
-
-def _train_config(settings: Settings) -> TrainConfig:
-    return TrainConfig(
-        user_model=settings.user_model,
-        clusters=settings.clusters,
-        loss=settings.loss,
-        label_noise=settings.label_noise,
-        epochs=settings.round_epochs,
-        learning_rate_vector=settings.learning_rate_vector,
-        learning_rate_adapter=settings.learning_rate_adapter,
-    )
 
 
 def _make_web(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 from backend.engines.base import (
     Condition,
@@ -31,10 +32,10 @@ from backend.errors import Conflict, Unavailable
 from backend.plans import Plan, Shares, draw_plan, draw_seed, draw_shared_plan
 from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
-from backend.styles import Record, Style, in_style
+from backend.style_choices import records_of
+from backend.styles import Style, in_style
 from backend.wording import msg
 from db.models import Comparison, Response
-from db.queries import comparisons as queries
 from db.queries import desk as desk_queries
 from db.session import Database
 from trainer.prompting import personal_messages
@@ -155,16 +156,25 @@ class Maker:
         clock: Callable[[], datetime],
         rng: random.Random,
         styles: Sequence[Style] = (),
+        directions: Mapping[str, int] = MappingProxyType({}),
         shared: SharedPairs | None = None,
         repeats: Repeats | None = None,
         profile_of: Callable[[int], str] = lambda _user_id: "",
     ) -> None:
+        """Begin with nothing under way.
+
+        Args:
+            styles: what pairs that differ are made in; with less than two there are none.
+            directions: by style name, which of the engine's directions it is; styles are made
+                along these then, under e₀. Empty: by wishes in the prompt, under e_u.
+        """
         self._database = database
         self._engine = engine
         self._profile_of = profile_of
         self._sampling = sampling
         self._shares = shares
         self._styles = styles
+        self._directions = directions
         self._shared = shared
         self._repeats = repeats
         self._clock = clock
@@ -273,29 +283,27 @@ class Maker:
         messages = prompt.messages
         if condition is Condition.PERSONAL:
             messages = personal_messages(messages, profile)
+        if not self._directions:
+            messages = in_style(messages, style)
         return GenerationRequest(
-            messages=in_style(messages, style),
+            messages=messages,
             condition=condition,
             user_id=user_id,
             sampling=replace(self._sampling, seed=seed),
+            style=self._directions.get(style.name) if style is not None else None,
         )
 
     def _plan(self, user_id: int, prompt: PromptText) -> Plan:
         if self._shared is not None and not prompt.own and self._shared.begins(user_id):
             with self._lock:
                 return draw_shared_plan(self._rng, self._styles)
-        records = self._records(user_id)
+        records = {}
+        if self._styles:
+            with self._database.read() as session:
+                records = records_of(session, user_id)
+        styled = Condition.GENERIC if self._directions else Condition.PERSONAL
         with self._lock:
-            return draw_plan(self._rng, self._shares, self._styles, records)
-
-    def _records(self, user_id: int) -> dict[str, Record]:
-        """How the styles have fared with this user."""
-        if not self._styles:
-            return {}
-        with self._database.read() as session:
-            judged = queries.style_choices(session, user_id)
-        won, lost = Counter(w for w, _ in judged), Counter(x for _, x in judged)
-        return {name: Record(won[name], lost[name]) for name in won.keys() | lost.keys()}
+            return draw_plan(self._rng, self._shares, self._styles, records, styled=styled)
 
     def _finish(self, user_id: int, making: Making) -> int:
         try:

@@ -20,8 +20,8 @@ class Plan:
     """What a comparison will be: decided before a token is generated.
 
     Attributes:
-        purpose: `learn` (two personal samples), `blind` (personal against generic, never trained
-            on) or `base` (personal against the untouched base model).
+        purpose: `learn` (two samples, personal or in two styles), `blind` (personal against
+            generic, never trained on) or `base` (personal against the untouched base model).
         conditions: of sides A and B, in this order.
         seeds: likewise.
         styles: likewise; None answers as it comes.
@@ -53,8 +53,14 @@ def draw_plan(
     shares: Shares,
     styles: Sequence[Style] = (),
     records: Mapping[str, Record] | None = None,
+    *,
+    styled: Condition = Condition.PERSONAL,
 ) -> Plan:
-    """Draw why a comparison is made, its conditions, sides and styles. Pure but for `rng`."""
+    """Draw why a comparison is made, its conditions, sides and styles. Pure but for `rng`.
+
+    Args:
+        styled: condition of both sides of a pair in two styles.
+    """
     draw = rng.random()
     if draw < shares.blind:
         purpose, other = "blind", Condition.GENERIC
@@ -67,8 +73,9 @@ def draw_plan(
         conditions = (other, Condition.PERSONAL)
     drawn: tuple[Style | None, Style | None] = (None, None)
     if purpose == "learn" and len(styles) > 1 and rng.random() < shares.varied:
-        liked, any_other = draw_styles(styles, records or {}, rng)
-        drawn = (liked, any_other) if rng.random() < 0.5 else (any_other, liked)
+        liked, other_liked = draw_styles(styles, records or {}, rng)
+        drawn = (liked, other_liked) if rng.random() < 0.5 else (other_liked, liked)
+        conditions = (styled, styled)
     seeds = (draw_seed(rng), draw_seed(rng))
     return Plan(purpose, conditions, seeds, drawn)
 

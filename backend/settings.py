@@ -94,11 +94,12 @@ class Settings(BaseModel):
         le=1000,
         description="So many of everybody's first pairs are made once, without a vector, for all.",
     )
-    varied_share: float = Field(
-        0.0,
+    varied_share: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Share of the other pairs whose sides are asked with two wishes of style.",
+        description="Share of the other pairs whose sides are made in two styles; unless set, 0, "
+        "and 0.6 with the styled user model, which learns from them.",
     )
     repeat_share: float = Field(
         0.05,
@@ -186,6 +187,13 @@ class Settings(BaseModel):
     def directions_dir(self) -> Path:
         """Where style directions made on this machine are kept."""
         return self.cache_dir / "directions"
+
+    @property
+    def resolved_varied_share(self) -> float:
+        """Share of pairs in two styles: the styled user model needs them to learn fast."""
+        if self.varied_share is not None:
+            return self.varied_share
+        return 0.6 if self.user_model == "styled" else 0.0
 
     @property
     def resolved_engine_threads(self) -> int:

@@ -1,10 +1,12 @@
-"""Pairs that differ in what people care about: each response is made under another wish for style.
+"""Pairs that differ in what people care about: each response is made in another style.
 
 Two samples of one small model differ little, so that a choice between them says little. Here each
-side is asked with a wish of its own behind the prompt (in one sentence, as a list, warmly, …); the
-wish stands there only while the response is made and is no part of what is learnt. Side by side
-two styles are drawn: one that this user's choices speak for (Thompson sampling, Beta posteriors),
-one at random, so that what is liked comes up often and everything keeps coming up.
+side has a style of its own (in one sentence, as a list, warmly, …). With the styled user model that
+is the vector it is made with, e₀ + the style's direction; with the others it is asked with a wish
+behind the prompt, which stands there only while the response is made and is no part of what is
+learnt. Both styles of a pair are drawn by what this user's choices speak for (Thompson sampling,
+Beta posteriors): what is liked meets what may be liked as well, and what nobody has judged yet
+keeps coming up.
 
 Pure but for the random generator handed in.
 """
@@ -47,14 +49,24 @@ def load_styles() -> tuple[Style, ...]:
     return tuple(Style(name, wish) for name, wish in json.loads(text).items())
 
 
+def with_directions(styles: Sequence[Style]) -> tuple[Style, ...]:
+    """The styles that have a direction, in the order of the directions: all that have a wish."""
+    return tuple(style for style in styles if style.wish)
+
+
 def draw_styles(
     styles: Sequence[Style], records: Mapping[str, Record], rng: random.Random
 ) -> tuple[Style, Style]:
-    """Two different styles, the likely favourite first.
+    """Two different styles, the likely favourite first, then the likely favourite of the others.
+
+    Each is the largest of independent draws from Beta(1 + won, 1 + lost): two uncertain styles meet
+    often, a style that has lost to everything seldom. A second one at random finds a favourite
+    later, as half of its pairs ask what is known already.
 
     Args:
         styles: at least two.
-        records: by style name; a style without one has not been judged.
+        records: by style name; a style without one has not been judged, and a record of a style
+            that is not among them says nothing.
     """
 
     def chance(style: Style) -> float:
@@ -62,7 +74,7 @@ def draw_styles(
         return rng.betavariate(1 + record.won, 1 + record.lost)
 
     favourite = max(styles, key=chance)
-    return favourite, rng.choice([style for style in styles if style is not favourite])
+    return favourite, max((style for style in styles if style is not favourite), key=chance)
 
 
 def in_style(messages: Sequence[Message], style: Style | None) -> tuple[Message, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -19,16 +19,24 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend import round_input, selection
+from backend import round_input, selection, style_choices
 from backend.errors import Conflict
 from backend.lease import Lease
 from backend.round_input import RoundInput, RoundLimits
+from backend.styles import Style
 from backend.versions import Versions
 from db.models import Round
 from db.queries import rounds as queries
 from db.session import Database
 from trainer.config import TrainConfig
-from trainer.types import Progress, RoundFailed, RoundKind, RoundRequest, RoundResult
+from trainer.types import (
+    Progress,
+    RoundFailed,
+    RoundKind,
+    RoundRequest,
+    RoundResult,
+    StyleRecord,
+)
 
 _log = logging.getLogger(__name__)
 _MOST_NEW_USERS = 8  # in one vector round, which is to stay short
@@ -64,6 +72,7 @@ class Training:
         clock: Callable[[], datetime],
         score_wait: timedelta = timedelta(0),
         fast_choices: int = 0,
+        styles: Sequence[Style] = (),
     ) -> None:
         """Begin idle.
 
@@ -71,6 +80,7 @@ class Training:
             max_wait: a round is due with fewer choices once the oldest has waited so long.
             score_wait: how long a pair waits for its prequential score; 0 where nothing scores.
             fast_choices: a new user's vector is trained alone after so many choices; 0 is never.
+            styles: whose records the styled user model is told; not needed by others.
         """
         self._database = database
         self._trainer = trainer
@@ -85,6 +95,7 @@ class Training:
         self._clock = clock
         self._score_wait = score_wait
         self._fast_choices = fast_choices
+        self._styles = styles
         self._began_at = clock()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="round")
         self._running: Future[None] | None = None
@@ -220,6 +231,7 @@ class Training:
                 output=str(self._versions.path_of(artifact).absolute()),
                 config=config,
                 kind=kind,
+                style_records=self._style_records(session, gathered),
             )
 
     def _gather(self, session: Session, round_id: int, users: tuple[int, ...]) -> RoundInput:
@@ -237,6 +249,13 @@ class Training:
         return round_input.gather(
             session, self._identity, self._limits, probe_prompts, rng, unscored_until=until
         )
+
+    def _style_records(self, session: Session, gathered: RoundInput) -> dict[int, StyleRecord]:
+        if self._config.user_model != "styled":
+            return {}
+        learning = {pair.user_id for pair in gathered.pairs}
+        until = self._unscored_until()
+        return style_choices.records_for_round(session, self._styles, learning, until)
 
     def _reporter(self, round_id: int) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

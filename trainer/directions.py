@@ -28,11 +28,16 @@ def write_directions(
     return path
 
 
-def read_directions(folder: Path, base_identity: str) -> Tensor | None:
+def read_directions(
+    folder: Path, base_identity: str, names: Sequence[str] | None = None
+) -> Tensor | None:
     """(K, P, H) fp32 for this base model, or None where none were made.
 
+    Args:
+        names: of the styles they must lead to, in this order; None takes what there is.
+
     Raises:
-        ValueError: the file cannot be read, or is another model's.
+        ValueError: the file cannot be read, or is another model's or of other styles.
     """
     path = folder / f"directions-{base_identity[:16]}.safetensors"
     if not path.exists():
@@ -40,9 +45,12 @@ def read_directions(folder: Path, base_identity: str) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata, directions = file.metadata() or {}, file.get_tensor("directions")
-    except SafetensorError as error:
+        kept = json.loads(metadata.get("names", "null"))
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}; remove it or make it again") from error
     if metadata.get("base_identity") != base_identity:
         raise ValueError(f"{path} belongs to another base model; make it again")
+    if names is not None and kept != list(names):
+        raise ValueError(f"{path} was made for other styles ({kept}); make it again")
     read: Tensor = directions.to(torch.float32)
     return read

@@ -169,8 +169,14 @@ def shared_comparison(session: Session, user_id: int, version_id: int) -> Compar
     return session.scalars(_whole(oldest)).first()
 
 
-def style_choices(session: Session, user_id: int) -> list[tuple[str, str]]:
-    """(style preferred, style passed over) of this user's standing choices between two styles."""
+def style_choices(
+    session: Session, user_id: int, *further: ColumnElement[bool]
+) -> list[tuple[str, str]]:
+    """(style preferred, style passed over) of this user's standing choices between two styles.
+
+    Args:
+        further: conditions on the choice.
+    """
     preferred, other = aliased(Response), aliased(Response)
     statement = (
         select(preferred.style, other.style)
@@ -193,6 +199,7 @@ def style_choices(session: Session, user_id: int) -> list[tuple[str, str]]:
             other.style.is_not(None),
             ~repeated(),
             effective(),
+            *further,
         )
     )
     return [(won, lost) for won, lost in session.execute(statement) if won and lost]

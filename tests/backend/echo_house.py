@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import func, select
 
@@ -61,6 +62,7 @@ def open_house(
     max_new_tokens: int = 40,
     shares: Shares = MIXED,
     styles: Sequence[Style] = (),
+    directions: Mapping[str, int] = MappingProxyType({}),
     shared_pairs: int = 0,
     repeat_share: float = 0.0,
     profile_of: Callable[[int], str] = lambda _user: "",
@@ -84,6 +86,7 @@ def open_house(
         sampling=Sampling(max_new_tokens=max_new_tokens),
         shares=shares,
         styles=styles,
+        directions=directions,
         clock=clock,
         rng=random.Random(3),
         shared=SharedPairs(database, first=shared_pairs, clock=clock, rng=random.Random(5)),

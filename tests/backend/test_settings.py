@@ -24,6 +24,14 @@ def test_values_are_read_and_typed() -> None:
     assert settings.guests is False
 
 
+def test_the_styled_user_model_has_styles_to_learn_from_unless_told_otherwise() -> None:
+    assert load_settings({}).resolved_varied_share == 0
+    styled = {"ATTUNE_USER_MODEL": "styled"}
+    assert load_settings(styled).resolved_varied_share == 0.6
+    assert load_settings(styled | {"ATTUNE_VARIED_SHARE": "0"}).resolved_varied_share == 0
+    assert load_settings({"ATTUNE_VARIED_SHARE": "0.3"}).resolved_varied_share == 0.3
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [

@@ -1,0 +1,90 @@
+"""Settings and a base model → the engine, the recipe and the trainer process's arguments.
+
+Knows nothing of databases, pages and threads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from backend.base_model import BaseModel
+from backend.engines.local import LocalEngine
+from backend.errors import ConfigurationError
+from backend.settings import Settings
+from backend.styles import load_styles, with_directions
+from trainer.config import TrainConfig
+from trainer.directions import read_directions
+from trainer.language_model import load_language_model
+
+_SHIPPED = Path(__file__).parent / "data"
+
+
+def make_local_engine(settings: Settings, model: BaseModel) -> LocalEngine:
+    """Load the model into an engine.
+
+    Raises:
+        ConfigurationError: the model cannot be loaded, or its style directions cannot be used.
+    """
+    directions = style_directions(settings, model.identity)
+    try:
+        base = load_language_model(
+            model.path, model.identity, device=settings.device, dtype=settings.dtype
+        )
+        return LocalEngine(
+            base,
+            max_batch=settings.max_batch,
+            threads=settings.resolved_engine_threads,
+            config=train_config(settings),
+            directions=directions,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
+
+
+def style_directions(
+    settings: Settings, identity: str, *, shipped: Path = _SHIPPED
+) -> Tensor | None:
+    """(K, P, H) of Attune's styles, made on this machine or else shipped; None: there are none.
+
+    Read for the styled user model only: no other is kept from starting by a damaged file.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is of another model or of other styles.
+    """
+    if settings.user_model != "styled":
+        return None
+    names = [style.name for style in with_directions(load_styles())]
+    try:
+        made = read_directions(settings.directions_dir, identity, names)
+        return made if made is not None else read_directions(shipped, identity, names)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the style directions cannot be used: {error} "
+            "(`python -m backend.direction_command` makes them)"
+        ) from error
+
+
+def train_config(settings: Settings) -> TrainConfig:
+    """The recipe of rounds."""
+    return TrainConfig(
+        user_model=settings.user_model,
+        clusters=settings.clusters,
+        loss=settings.loss,
+        label_noise=settings.label_noise,
+        epochs=settings.round_epochs,
+        learning_rate_vector=settings.learning_rate_vector,
+        learning_rate_adapter=settings.learning_rate_adapter,
+    )
+
+
+def trainer_arguments(settings: Settings, model: BaseModel) -> list[str]:
+    """Command-line arguments of the trainer process."""
+    return [
+        *("--model", str(model.path), "--identity", model.identity),
+        *("--device", settings.trainer_device, "--dtype", settings.dtype),
+        *("--threads", str(settings.trainer_threads), "--nice", str(settings.trainer_nice)),
+    ]
