@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _CELLS = 512  # of the interval of chances; exact to 1e-5 up to some hundred choices
+_SHARPNESS = 3
 _REACH = 1.2  # whole styles, of a user whose favourite is certain
 
 
@@ -32,7 +33,9 @@ def favourite_chances(record: Tensor) -> Tensor:
 
 
 def style_shares(record: Tensor) -> Tensor:
-    """a = 1.2 · (P − 1/S)₊ / (1 − 1/S): nothing for a stranger, one style for a certain favourite.
+    """a = 1.2 · (Q − 1/S)₊ / (1 − 1/S) with Q = P³ / ΣP³: 0 for a stranger, 1.2 if it is certain.
+
+    The power brings the likeliest favourite forward: half of two styles is neither of them.
 
     Args:
         record: (K + 1, 2), the style without a wish first.
@@ -42,6 +45,7 @@ def style_shares(record: Tensor) -> Tensor:
     """
     if not bool(record.any()):
         return torch.zeros(len(record) - 1)
+    sharp = favourite_chances(record) ** _SHARPNESS
     even = 1 / len(record)
-    excess = (favourite_chances(record) - even).clamp(min=0) / (1 - even)
+    excess = (sharp / sharp.sum() - even).clamp(min=0) / (1 - even)
     return (_REACH * excess[1:]).float()

@@ -56,9 +56,9 @@ def test_shares_are_nothing_for_a_stranger_and_one_style_for_a_certain_favourite
     assert style_shares(record((40, 0), (0, 40), (0, 40))).tolist() == pytest.approx(
         [0, 0], abs=1e-3
     )
-    # ½, ¼ and ¼ of three: only what is above ⅓ counts.
+    # ½, ¼ and ¼ of three, cubed: 0.8, 0.1, 0.1; only what is above ⅓ counts.
     assert style_shares(record((0, 0), (1, 0), (0, 0))).tolist() == pytest.approx(
-        [1.2 * (1 / 2 - 1 / 3) / (2 / 3), 0], abs=1e-4
+        [1.2 * (0.8 - 1 / 3) / (2 / 3), 0], abs=1e-4
     )
 
 
