@@ -138,8 +138,8 @@ class Settings(BaseModel):
     user_model: Literal["individual", "cluster", "styled"] = Field(
         "individual",
         description="How a user becomes a vector: one of their own, a mixture of shared ones, or "
-        "weights of styles (`python -m backend.direction_command` first). Fixed once there are "
-        "versions.",
+        "styles mixed by how often the user preferred them (a model's style directions are made "
+        "once, with `python -m backend.direction_command`). Fixed once there are versions.",
     )
     clusters: int = Field(
         10, ge=2, le=100, description="Shared vectors of the cluster user model. Fixed likewise."

@@ -1,0 +1,58 @@
+"""Which style directions a start takes, and that only those who need them can be kept from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.errors import ConfigurationError
+from backend.local_model import style_directions
+from backend.settings import Settings, load_settings
+from backend.styles import load_styles, with_directions
+from trainer.directions import write_directions
+
+IDENTITY = "5e" * 32
+NAMES = [style.name for style in with_directions(load_styles())]
+MADE, SHIPPED = torch.ones(len(NAMES), 2, 4), torch.zeros(len(NAMES), 2, 4)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings({"ATTUNE_USER_MODEL": "styled", "ATTUNE_CACHE_DIR": str(tmp_path)})
+
+
+def test_directions_made_here_go_before_those_that_are_shipped(
+    settings: Settings, tmp_path: Path
+) -> None:
+    shipped = tmp_path / "shipped"
+    assert style_directions(settings, IDENTITY, shipped=shipped) is None
+    write_directions(shipped, SHIPPED, NAMES, IDENTITY)
+    found = style_directions(settings, IDENTITY, shipped=shipped)
+    assert found is not None
+    assert torch.equal(found, SHIPPED)
+    write_directions(settings.directions_dir, MADE, NAMES, IDENTITY)
+    found = style_directions(settings, IDENTITY, shipped=shipped)
+    assert found is not None
+    assert torch.equal(found, MADE)
+
+
+@pytest.mark.parametrize("names", [NAMES[::-1], NAMES[1:], [*NAMES, "with examples"]])
+def test_directions_of_other_styles_are_to_be_made_again(
+    settings: Settings, names: list[str]
+) -> None:
+    write_directions(settings.directions_dir, MADE, names, IDENTITY)
+    with pytest.raises(ConfigurationError, match=r"other styles .* make it again") as caught:
+        style_directions(settings, IDENTITY)
+    assert "backend.direction_command" in str(caught.value)
+
+
+def test_a_damaged_file_stops_only_who_needs_it(settings: Settings) -> None:
+    path = write_directions(settings.directions_dir, MADE, NAMES, IDENTITY)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        style_directions(settings, IDENTITY)
+    for user_model in ("individual", "cluster"):
+        other = settings.model_copy(update={"user_model": user_model})
+        assert style_directions(other, IDENTITY) is None
