@@ -8,7 +8,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,10 @@ from backend.engines.base import (
 )
 from backend.engines.calls import Row
 from backend.engines.local import LocalEngine
-from backend.errors import Unavailable
 from tests.backend.engines.making import USERS, write_random_version
 from trainer.artifacts import ArtifactDamaged, load_version
-from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt, PromptFormat, embed
-from trainer.round import write_initial
 
 WAIT_S = 240.0
 PROMPTS = (
@@ -192,38 +188,6 @@ def test_a_pair_is_read_once_and_users_decode_side_by_side(
     (prefill, *steps) = seen
     assert prefill[0] == len(USERS), "each behind a vector of its own"
     assert steps == [(len(USERS), 1)] * 2
-
-
-def test_a_style_is_answered_with_its_direction_whoever_asks(
-    tiny: LanguageModel, tmp_path: Path
-) -> None:
-    config = TrainConfig(user_model="styled")
-    shape = (3, config.prefix_tokens, tiny.model.config.hidden_size)
-    directions = torch.randn(shape, generator=torch.Generator().manual_seed(4))
-    write_initial(tiny, config, tmp_path / "styled", directions)
-    prompts = PromptFormat(tiny.tokenizer, config.prefix_tokens)
-    prompt = prompts.encode(messages_of(PROMPTS[0]), with_prefix=True)
-    generic = load_version(tmp_path / "styled", base_identity=tiny.identity).vectors.generic
-    vectors = [generic, *(generic + direction for direction in directions)]
-    expected = [generated_by(tiny.model, tiny, prompt, v, tokens=12) for v in vectors]
-    assert len(set(expected)) == 4
-    engine = LocalEngine(tiny, max_batch=8, threads=1)
-    plain = greedy(PROMPTS[0], Condition.GENERIC, tokens=12)
-    try:
-        engine.swap(VersionRef(1, tmp_path / "styled"))
-        asked = [plain, *(replace(plain, style=index) for index in range(3))]
-        asked.append(replace(plain, condition=Condition.PERSONAL, user_id=9, style=2))
-        made = [response.token_ids for response in engine.generate(asked).result(WAIT_S)]
-        with pytest.raises(Unavailable, match="has 3 styles and cannot answer in style 4"):
-            engine.generate([plain, replace(plain, style=3)])
-    finally:
-        engine.close()
-    assert made == [*expected, expected[3]]
-
-
-def test_a_version_without_styles_cannot_answer_in_one(engine: LocalEngine) -> None:
-    with pytest.raises(Unavailable, match="has 0 styles"):
-        engine.generate([replace(greedy(PROMPTS[0], Condition.GENERIC), style=0)])
 
 
 def test_a_failing_model_ends_its_calls_and_the_engine_goes_on(
