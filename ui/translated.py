@@ -73,8 +73,12 @@ def in_words(page: str, language: Language) -> str:
         text = language.text(json.loads(f'"{found.group(1)}"'))
         return json.dumps(text, ensure_ascii=False)[1:-1].replace("<", "\\u003c")
 
+    # Said twice: Gradio's script writes over the first, and `language.js` mends it by the second.
     page = _HTML_TAG.sub(
-        rf'<html\1lang="{language.code}" dir="{language.direction}"', page, count=1
+        rf'<html\1lang="{language.code}" data-language="{language.code}"'
+        rf' dir="{language.direction}"',
+        page,
+        count=1,
     )
     return _MARKED.sub(text_of, page)
 

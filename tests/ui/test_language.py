@@ -182,7 +182,8 @@ def test_marked_texts_stay_inside_the_strings_they_stand_in() -> None:
 
     page = f'<html lang="en"><script>f("{later(msg("a"))}")</script>{{"b": "{later("x")}"}}'
     assert in_words(page, Hostile()) == (
-        '<html lang="xx" dir="rtl"><script>f("\\"a\\"\\u003c/script>\\\\")</script>'
+        '<html lang="xx" data-language="xx" dir="rtl">'
+        '<script>f("\\"a\\"\\u003c/script>\\\\")</script>'
         '{"b": "\\"x\\"\\u003c/script>\\\\"}'
     )
 
