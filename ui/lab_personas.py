@@ -37,12 +37,18 @@ class PersonaParts:
     run: gr.Button
     stop: gr.Button
     state: gr.Markdown
+    refused: gr.Markdown
     table: gr.Markdown
 
     @property
-    def all(self) -> list[Any]:
-        """What a handler may set."""
+    def shown(self) -> list[Any]:
+        """How far they are: set again and again."""
         return [self.run, self.stop, self.state, self.table]
+
+    @property
+    def all(self) -> list[Any]:
+        """What a button may set."""
+        return [*self.shown, self.refused]
 
 
 def draw() -> PersonaParts:
@@ -65,23 +71,25 @@ def draw() -> PersonaParts:
             run = gr.Button("Run", elem_id="personas-run")
             stop = gr.Button("Stop", elem_id="personas-stop", interactive=False)
             state = gr.Markdown("", elem_id="personas-state")
+        # A place of its own: what is refreshed by the clock would wipe it before it is read.
+        refused = gr.Markdown("", elem_id="personas-refused")
         table = gr.Markdown("", elem_classes=["table"], elem_id="personas-table")
-    return PersonaParts(count, run, stop, state, table)
+    return PersonaParts(count, run, stop, state, refused, table)
 
 
 def wire(page: gr.Blocks, parts: PersonaParts, personas: Personas, accounts: Accounts) -> None:
     """Connect the card; call inside the page's `with` block."""
     handlers = _Handlers(parts, personas, accounts)
-    for trigger, handler, inputs in (
-        (page.load, handlers.refresh, None),
-        (gr.Timer(_REFRESH_S).tick, handlers.refresh, None),
-        (parts.run.click, handlers.run, parts.count),
-        (parts.stop.click, handlers.stop, None),
+    for trigger, handler, inputs, outputs in (
+        (page.load, handlers.refresh, None, parts.shown),
+        (gr.Timer(_REFRESH_S).tick, handlers.refresh, None, parts.shown),
+        (parts.run.click, handlers.run, parts.count, parts.all),
+        (parts.stop.click, handlers.stop, None, parts.all),
     ):
         trigger(
             handler,
             inputs,
-            parts.all,
+            outputs,
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -132,16 +140,16 @@ class _Handlers:
         with Attempt() as attempt:
             researcher(request, self._accounts)
             self._personas.start(first_rules(count if isinstance(count, int) else 0))
-            return self._shown()
-        return {self._parts.state: plain(attempt.message or "")}
+            return {**self._shown(), self._parts.refused: ""}
+        return {self._parts.refused: plain(attempt.message or "")}
 
     def stop(self, request: gr.Request) -> Updates:
         """No more choices by personas."""
         with Attempt() as attempt:
             researcher(request, self._accounts)
             self._personas.stop()
-            return self._shown()
-        return {self._parts.state: plain(attempt.message or "")}
+            return {**self._shown(), self._parts.refused: ""}
+        return {self._parts.refused: plain(attempt.message or "")}
 
     def _shown(self) -> Updates:
         running = self._personas.running()

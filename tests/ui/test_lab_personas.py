@@ -77,7 +77,10 @@ def test_an_odd_number_is_refused_in_words(researcher: Page, stored: Stored) -> 
     field.fill("3")
     field.press("Enter")
     researcher.locator("#personas-run").click()
-    expect(researcher.locator("#personas-state")).to_contain_text("2, 4, 6 or 8 of them")
+    expect(researcher.locator("#personas-refused")).to_contain_text("2, 4, 6 or 8 of them")
+    with researcher.expect_response("**/gradio_api/run/**"):  # the clock's next refresh
+        pass
+    expect(researcher.locator("#personas-refused")).to_contain_text("2, 4, 6 or 8 of them")
     assert choices(stored) == before
 
 
