@@ -21,13 +21,14 @@ from typing import Any
 import torch
 
 from backend.base_model import resolve
+from backend.local_model import style_directions
 from backend.settings import load_settings
 from benchmarks import learning_report
-from benchmarks.learning_trial import Plan, State, Trial
+from benchmarks.learning_state import Plan, State
+from benchmarks.learning_trial import Trial
 from benchmarks.learning_world import World, questions
 from benchmarks.sections import put_between
 from trainer.config import TrainConfig
-from trainer.directions import read_directions
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
 
@@ -46,6 +47,7 @@ class Size:
     checkpoints: tuple[int, ...]
     held_out: int
     own_adapters: bool
+    rounds_of_others: int
     seeds: tuple[int, ...]
     new_tokens: int
 
@@ -57,6 +59,7 @@ SIZES = {
         checkpoints=(20,),
         held_out=12,
         own_adapters=False,
+        rounds_of_others=0,
         seeds=(0,),
         new_tokens=96,
     ),
@@ -69,6 +72,7 @@ SIZES = {
         checkpoints=(20, 40),
         held_out=24,
         own_adapters=True,
+        rounds_of_others=20,
         seeds=(0, 1, 2),
         new_tokens=96,
     ),
@@ -127,7 +131,7 @@ def _recipe(changes: str) -> TrainConfig:
 
 def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bool) -> None:
     """One trial; its result file is written at the end, whole."""
-    settings = load_settings({})
+    settings = load_settings({"ATTUNE_USER_MODEL": config.user_model})
     model = resolve(settings.model, None, settings.cache_dir, _say)
     base = load_language_model(model.path, model.identity)
     asked = questions(tuning=tuning, held_out=size.held_out, seed=seed)
@@ -140,11 +144,10 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         shared=0.0 if config.user_model == "styled" else 0.4,
         varied=1.0,
         own_adapters=size.own_adapters,
+        rounds_of_others=size.rounds_of_others,
         seed=seed,
     )
-    directions = None
-    if config.user_model == "styled":
-        directions = read_directions(settings.directions_dir, model.identity)
+    directions = style_directions(settings, model.identity)
     prompts = PromptFormat(base.tokenizer, config.prefix_tokens)
     world = World(base, prompts, size.new_tokens, 1024, directions)
     config = replace(config, seed=seed)

@@ -40,7 +40,7 @@ def judged(
 
     Args:
         texts: by writer: `base`, `generic`, `pooled`, `user 1` … and, where each user has an
-            adapter, `own 1` …
+            adapter, `own 1` …, and with records of styles `styles 1` …
         rules: the persona of user 1, 2, …
     """
     asked = [Asked(prompt, None) for prompt in prompts]
@@ -74,6 +74,8 @@ def _winrates(
         for other in range(1, users + 1)
         if other != user
     }
+    if f"styles {user}" in read:
+        rates["styles vs generic"] = winrate(rule, read[f"styles {user}"], read["generic"])
     if own in read:
         rates |= {f"own vs {x}": winrate(rule, read[own], read[x]) for x in ("generic", "base")}
     rates["pooled vs base"] = winrate(rule, read["pooled"], read["base"])

@@ -30,11 +30,13 @@ def goals(trials: Trials) -> dict[str, float | None]:
         found[f"winrate_vs_base_at_{at}"] = _rate(trials, at, "vs base")
         found[f"winrate_pooled_vs_base_at_{at}"] = _rate(trials, at, "pooled vs base")
         found[f"winrate_own_adapter_vs_base_at_{at}"] = _rate(trials, at, "own vs base")
+        found[f"winrate_styles_alone_vs_generic_at_{at}"] = _rate(trials, at, "styles vs generic")
         found[f"wrong_user_drop_at_{at}"] = _wrong_user_drop(trials, at)
         for name in ("personal", "generic", "pooled", "wrong", "own"):
             found[f"prequential_{name}_at_{at}"] = prequential(trials, name, at - 10, at)[0]
     last = [max(trial["judged"], key=int) for trial in trials]
     found |= _health([trial["judged"][at] for trial, at in zip(trials, last, strict=True)])
+    found["oldest_user_drop_after_20_rounds"] = _forgotten(trials)
     found["minutes_to_20_choices_effect"] = _minutes(trials, 20)
     return {name: None if value is None else round(value, 3) for name, value in found.items()}
 
@@ -44,10 +46,10 @@ def prequential(
 ) -> tuple[float | None, float, float, int]:
     """Share of choices number `after` < n ≤ `until` foreseen by a method, interval and count.
 
-    A margin of exactly 0 counts half.
+    A forecast of exactly 0 counts half.
     """
     margins = [
-        choice[name]
+        _forecast(choice, name)
         for trial in trials
         for choice in trial["choices"]
         if after < choice["nth"] <= until and name in choice
@@ -57,6 +59,12 @@ def prequential(
     hits = [0.5 if margin == 0 else float(margin > 0) for margin in margins]
     bounds = interval(Tally(hits.count(1.0), hits.count(0.5), hits.count(0.0)))
     return mean(hits), bounds.low, bounds.high, len(hits)
+
+
+def _forecast(choice: dict[str, Any], name: str) -> float:
+    """What a method expected, above 0 if it was right: its record of styles, else its margin."""
+    said: float = choice.get(f"{name}_record") or choice[name]
+    return said
 
 
 def report(trials: Trials, title: str, command: str, figures: Path, name: str) -> str:
@@ -126,6 +134,12 @@ def _health(judged: Iterable[dict[str, Any]]) -> dict[str, float | None]:
         "distinct_4grams_vs_base": mean(repetition),
         "collapsed_texts": float(collapsed),
     }
+
+
+def _forgotten(trials: Trials) -> float | None:
+    rates = [trial["oldest_user"] for trial in trials if trial.get("oldest_user")]
+    drops = [rate["before"] - rate["after"] for rate in rates]
+    return mean(drops) if drops else None
 
 
 def _minutes(trials: Trials, choices: int) -> float | None:

@@ -13,13 +13,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from backend.styles import Record, Style, draw_styles, load_styles
+from backend.styles import Style
 from benchmarks.learning_arms import (
     EVERYBODY,
     Arm,
@@ -29,86 +29,17 @@ from benchmarks.learning_arms import (
     train,
     untrained,
 )
+from benchmarks.learning_forgetting import FIRST, after_others, rate_of_user
 from benchmarks.learning_judge import answers, judged
+from benchmarks.learning_state import Plan, Results, State
 from benchmarks.learning_world import Asked, Questions, World, Written, as_prompt, preference
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.types import PreferencePair
-from trainer.user_vectors import UserVectors
+from trainer.user_vectors import UserVectors, served_vectors
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 _MADE_PER_MISSING = (1, 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a trial does.
-
-    Attributes:
-        rules: the personas, opposed ones next to each other.
-        per_round: choices of each persona between two rounds of training.
-        rounds: how many.
-        checkpoints: numbers of choices after which texts are judged.
-        replay: older pairs per new pair in a round.
-        shared: share of a round's pairs that everybody judges, made under e₀.
-        varied: share of pairs whose sides follow wishes of two styles.
-        own_adapters: also train one adapter per user.
-        seed: of everything drawn.
-    """
-
-    rules: tuple[str, ...]
-    per_round: int
-    rounds: int
-    checkpoints: tuple[int, ...]
-    replay: float
-    shared: float
-    varied: float
-    own_adapters: bool
-    seed: int
-
-
-@dataclass(slots=True)
-class Results:
-    """What a trial found; plain data.
-
-    Attributes:
-        choices: one record per choice: user, nth, margins in nats by method.
-        judged: checkpoint → figures.
-        train_s: seconds of training by method, round by round.
-        ties: comparisons in which a persona had no preference.
-    """
-
-    choices: list[dict[str, Any]] = field(default_factory=list)
-    judged: dict[str, Any] = field(default_factory=dict)
-    train_s: dict[str, list[float]] = field(default_factory=dict)
-    ties: int = 0
-
-
-@dataclass(slots=True)
-class State:
-    """Where a trial stands between two rounds, so that it can go on in another process.
-
-    Attributes:
-        rounds: done.
-        results: so far.
-        rng: of prompts, styles and seeds.
-        records: user → style → how it fared.
-        references: response_id → log π_ref, nats.
-        pairs: trained on so far.
-        asked: comparisons made.
-        seen: user → prompts had.
-        arms: every method's numbers.
-    """
-
-    rng: random.Random
-    arms: dict[str, Arm]
-    rounds: int = 0
-    results: Results = field(default_factory=Results)
-    records: dict[int | None, dict[str, Record]] = field(default_factory=dict)
-    references: dict[int, float] = field(default_factory=dict)
-    pairs: list[PairRows] = field(default_factory=list)
-    asked: int = 0
-    seen: Counter[int | None] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +71,8 @@ class Trial:
         self._config = config
         self._say = say
         self._users = range(1, len(plan.rules) + 1)
-        self._styles = load_styles()
         self._state = state or State(random.Random(f"trial {plan.seed}"), self._untrained())
+        self._foreseen: dict[int, dict[str, float]] = {}  # pair → method → log-odds, nats
 
     def run(self, keep: Callable[[State], None] = lambda _state: None) -> Results:
         """The rounds that are still to do; `keep` gets the state after each."""
@@ -160,6 +91,8 @@ class Trial:
                 self._state.results.judged[str(done)] = self._judge(done)
             self._state.rounds = number
             keep(self._state)
+        if self._plan.rounds_of_others:
+            self._state.results.oldest_user = self._oldest_user()
         return self._state.results
 
     def _untrained(self) -> dict[str, Arm]:
@@ -211,9 +144,9 @@ class Trial:
             training = self._questions.training
             question = training[self._state.seen[user] % len(training)]
             self._state.seen[user] += 1
-            styles = draw_styles(self._styles, self._state.records.get(user, {}), self._state.rng)
+            styles = self._state.records.draw(user, self._state.rng)
             if self._state.rng.random() >= self._plan.varied:
-                styles = (self._styles[0], self._styles[0])
+                styles = (self._state.records.styles[0], self._state.records.styles[0])
             drawn.append(_Drawn(user, question, styles))
             asked += [self._asked(question, user, style, served) for style in styles]
         texts = self._world.write(asked, seed=self._state.rng.randrange(2**31))
@@ -223,7 +156,7 @@ class Trial:
         """A style is a vector of its own where there are directions, else a wish in the prompt."""
         if served.styles is None:
             return Asked(as_prompt(question, style.wish), served.vector(user))
-        nth = self._styles.index(style)
+        nth = self._state.records.styles.index(style)
         return Asked(as_prompt(question), served.styles[nth - 1] if nth else served.generic)
 
     def _judged(
@@ -243,16 +176,22 @@ class Trial:
             return
         styles = drawn.styles
         won, lost = styles if pair.chosen.token_ids == texts[0].token_ids else styles[::-1]
-        self._remember(user, won.name, lost.name)
+        if self._world.directions is not None:
+            self._foreseen[pair.pair_id] = self._said_by_records(user, won, lost)
+        self._state.records.remember(user, won, lost)
         decided[user].append(pair)
 
-    def _remember(self, user: int, won: str, lost: str) -> None:
-        records = self._state.records.setdefault(user, {})
-        if won != lost:
-            old = records.get(won, Record())
-            records[won] = Record(old.won + 1, old.lost)
-            old = records.get(lost, Record())
-            records[lost] = Record(old.won, old.lost + 1)
+    def _said_by_records(self, user: int, won: Style, lost: Style) -> dict[str, float]:
+        """The log-odds of this choice by the records that each method had of users before it."""
+        records, another = self._state.records, self._another(user, self._state.rounds + 1)
+        said = {
+            PERSONAL: records.of(user),
+            "wrong": records.of(another),
+            POOLED: records.of_all(self._users),
+        }
+        return {
+            f"{name}_record": records.log_odds(counts, won, lost) for name, counts in said.items()
+        }
 
     def _score(self, fresh: Sequence[PairRows], number: int) -> None:
         """The margins of new choices under every method, before any of them learns from them."""
@@ -288,6 +227,7 @@ class Trial:
                     "chosen_tokens": len(pair.pair.chosen.token_ids),
                     "rejected_tokens": len(pair.pair.rejected.token_ids),
                     **{name: round(values[index], 4) for name, values in margins.items()},
+                    **self._foreseen.pop(pair.pair.pair_id, {}),
                 }
             )
 
@@ -334,13 +274,9 @@ class Trial:
 
     def _records(self, name: str) -> dict[int, Tensor]:
         """User → how often each style won and lost, (styles, 2); pooled counts everybody's."""
-        counts = {user: self._record(user) for user in self._users}
-        return counts if name == PERSONAL else {EVERYBODY: torch.stack([*counts.values()]).sum(0)}
-
-    def _record(self, user: int) -> Tensor:
-        known = self._state.records.get(user, {})
-        fared = [known.get(style.name, Record()) for style in self._styles]
-        return torch.tensor([[float(record.won), float(record.lost)] for record in fared])
+        if name != PERSONAL:
+            return {EVERYBODY: self._state.records.of_all(self._users)}
+        return {user: self._state.records.of(user) for user in self._users}
 
     def _judge(self, done: int) -> dict[str, Any]:
         """Everybody answers the held-out prompts; what rules and base model make of the texts."""
@@ -353,8 +289,34 @@ class Trial:
                 if name == PERSONAL:
                     writers = {"generic": served.generic}
                     writers |= {f"user {user}": served.vector(user) for user in self._users}
+                    writers |= self._styles_alone()
                 texts |= answers(self._world, prompts, writers, seed=seed)
         return judged(self._world, prompts, texts, self._plan.rules)
+
+    def _styles_alone(self) -> dict[str, Tensor | None]:
+        """Every user's vector without what P-DPO learnt: what counting styles does by itself."""
+        kept = self._state.arms[PERSONAL].users
+        if "directions" not in kept:
+            return {}
+        counted = served_vectors({**kept, "offsets": torch.zeros_like(kept["offsets"])})
+        return {f"styles {user}": counted.vector(user) for user in self._users}
+
+    def _oldest_user(self) -> dict[str, float]:
+        arm, rule = self._state.arms[PERSONAL], self._plan.rules[0]
+        after = after_others(
+            self._world,
+            arm,
+            self._state.pairs,
+            self._state.references,
+            self._config,
+            rounds=self._plan.rounds_of_others,
+            per_round=self._plan.per_round,
+        )
+        prompts = [as_prompt(question) for question in self._questions.held_out]
+        return {
+            when: rate_of_user(self._world, prompts, then, self._config, user=FIRST, rule=rule)
+            for when, then in (("before", arm), ("after", after))
+        }
 
     def _personal(self) -> AbstractContextManager[UserVectors]:
         return self._vectors(PERSONAL)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from backend.styles import load_styles, with_directions
 from benchmarks.learning_arms import as_everybody, train, untrained
 from benchmarks.learning_judge import winrate
 from benchmarks.learning_report import goals, prequential, read_trials, report
-from benchmarks.learning_trial import Plan, State, Trial
+from benchmarks.learning_state import Plan, State
+from benchmarks.learning_trial import Trial
 from benchmarks.learning_world import World, Written, preference, questions
 from benchmarks.sections import put_between
 from tests.trainer.conftest import CONFIG, base, tokenizer  # noqa: F401 - fixtures
@@ -31,6 +33,7 @@ PLAN = Plan(
     shared=0.5,
     varied=1.0,
     own_adapters=True,
+    rounds_of_others=2,
     seed=3,
 )
 
@@ -69,6 +72,7 @@ def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
     assert set(trial["train_s"]) == {"personal", "pooled", "own"}
     assert all(len(seconds) == PLAN.rounds for seconds in trial["train_s"].values())
 
+    assert set(trial["oldest_user"]) == {"before", "after"}
     found = goals([trial])
     assert found["winrate_personal_vs_generic_at_20"] is None  # it was never judged at 20
     assert found["logprob_per_token_drop"] is not None
@@ -152,6 +156,36 @@ def test_a_margin_of_nothing_counts_half() -> None:
     assert low < 2.5 / 4 < high
     assert prequential([{"choices": choices}], "personal", 1, 3)[0] == 0.5
     assert prequential([{"choices": choices}], "own", 0, 4)[0] is None
+
+
+def test_records_of_styles_foresee_before_margins_do() -> None:
+    def share(**said: float) -> float | None:
+        choice = {"nth": 1, "personal": -2.0, **said}
+        return prequential([{"choices": [choice]}], "personal", 0, 1)[0]
+
+    assert share() == 0
+    assert share(personal_record=0.7) == 1
+    assert share(personal_record=0.0) == 0  # the record says nothing: the margin speaks
+
+
+def test_styled_vectors_are_foreseen_by_records_and_judged_without_offsets(
+    base: LanguageModel,  # noqa: F811
+) -> None:
+    styles = len(with_directions(load_styles()))
+    directions = torch.randn(styles, CONFIG.prefix_tokens, base.model.config.hidden_size)
+    prompts = PromptFormat(base.tokenizer, CONFIG.prefix_tokens)
+    world = World(base, prompts, 12, 1024, directions)
+    asked = questions(tuning=True, held_out=2, seed=3)
+    config = replace(CONFIG, user_model="styled", epochs=1, own_epochs=1)
+    plan = replace(PLAN, shared=0.0, own_adapters=False)
+    results = Trial(world, plan, asked, config, say=lambda _message: None).run()
+    first = results.choices[0]
+    assert (first["personal_record"], first["wrong_record"], first["pooled_record"]) == (0, 0, 0)
+    assert any(choice["personal_record"] for choice in results.choices)
+    for rates in results.judged["4"]["winrates"].values():
+        assert 0 <= rates["styles vs generic"] <= 1
+    # Only others' own numbers learn in their rounds: the first user's texts stay what they were.
+    assert results.oldest_user["before"] == results.oldest_user["after"]
 
 
 def test_prompts_for_tuning_and_for_reports_never_meet() -> None:
