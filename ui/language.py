@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gettext
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from babel.dates import format_date, format_datetime
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
+from babel.numbers import format_decimal, format_percent
 
 from backend.errors import ConfigurationError
 from backend.wording import Counted, Sentence
@@ -59,7 +60,7 @@ def later(text: str) -> str:
 
 
 class Language:
-    """One language: texts, dates, and which way it is read.
+    """One language: texts, numbers, dates, and which way it is read.
 
     Attributes:
         code: as in HTML's `lang`.
@@ -74,9 +75,20 @@ class Language:
         self.direction: Literal["ltr", "rtl"] = "rtl" if locale.text_direction == "rtl" else "ltr"
 
     def text(self, text: str | Counted, /, **values: Any) -> str:
-        """`text` in this language, its placeholders filled; `count` decides about the plural."""
+        """`text` in this language, its placeholders filled; `count` decides about the plural.
+
+        Whole numbers are quantities and are written as the language does; a number that is a name
+        (of a version, say) comes as a string.
+        """
         template = self.template(text, values.get("count", 1))
-        return template.format(**values) if values else template
+        return template.format(**self.written(values)) if values else template
+
+    def written(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What fills placeholders, whole numbers as this language writes them."""
+        return {
+            name: self.number(value) if isinstance(value, int) else value
+            for name, value in values.items()
+        }
 
     def template(self, text: str | Counted, count: int = 1) -> str:
         """`text` in this language, its placeholders still open."""
@@ -87,6 +99,14 @@ class Language:
     def sentence(self, sentence: Sentence) -> str:
         """A sentence of the backend in this language."""
         return self.text(sentence.text, **sentence.values)
+
+    def number(self, value: int) -> str:
+        """A quantity, its digits grouped."""
+        return format_decimal(value, locale=self._locale)
+
+    def percent(self, share: float) -> str:
+        """A share of one as whole per cent."""
+        return format_percent(share, locale=self._locale)
 
     def day(self, moment: datetime) -> str:
         """A date, short."""

@@ -97,7 +97,7 @@ def account_of(user: CurrentUser, language: Language) -> gr.Button:
 
 def chip_of(chip: Chip, language: Language) -> gr.Markdown:
     """The status chip's update: live version, own choices, what the next one waits for."""
-    version = plain(language.text(_VERSION, version=chip.version))
+    version = plain(language.text(_VERSION, version=str(chip.version)))
     choices = plain(choices_text(chip.choices, language))
     return gr.Markdown(
         f"{version} *· {choices}* · {plain(language.sentence(chip.until_next))}",

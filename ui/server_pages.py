@@ -137,11 +137,11 @@ def _environment(language: Language) -> Environment:
 
     def words(text: str, /, **values: Any) -> Markup:
         """Ours or a catalogue's, so markup in it is meant; values are escaped."""
-        return Markup(language.template(text)).format(**values)  # noqa: S704
+        return Markup(language.template(text)).format(**language.written(values))  # noqa: S704
 
     def counted_words(one: str, many: str, *, count: int) -> Markup:
         template = language.template(Counted(one, many), count)
-        return Markup(template).format(count=count)  # noqa: S704
+        return Markup(template).format(count=language.number(count))  # noqa: S704
 
     environment.globals |= {
         "_": words,

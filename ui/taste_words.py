@@ -14,7 +14,6 @@ from backend.taste import FEWEST, Taste, TastePoint
 from backend.wording import Counted, msg
 from ui.language import Language
 
-PERCENT = msg("{value}\N{NO-BREAK SPACE}%")
 NO_FIGURE = "–"
 NOTHING_SCORED = msg(
     "Nothing to say yet: none of your choices has been set against what it expected. "
@@ -106,7 +105,7 @@ _GRID = (0.0, 0.5, 1.0)
 
 
 def percent(share: float | None, language: Language) -> str:
-    return NO_FIGURE if share is None else language.text(PERCENT, value=f"{100 * share:.0f}")
+    return NO_FIGURE if share is None else language.percent(share)
 
 
 def known_figure(taste: Taste, language: Language) -> str:

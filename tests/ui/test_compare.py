@@ -264,7 +264,7 @@ def test_an_own_prompt_that_is_too_long(guest: Guest) -> None:
     box = page.locator("#own-text :is(textarea, input)")
     box.fill("x" * 2001)
     page.locator("#own-send").click()
-    expect(page.locator("#notice")).to_contain_text("at most 2000 fit")
+    expect(page.locator("#notice")).to_contain_text("at most 2,000 fit")
     expect(box).to_have_value("x" * 2001)
     page.locator("#own-cancel").click()
     expect(box).to_have_count(0)

@@ -118,6 +118,18 @@ def test_plurals_are_the_languages_own() -> None:
     assert len({said("ar", n).replace(str(n), "") for n in (0, 1, 2, 3, 11, 100)}) == 6
 
 
+def test_numbers_are_written_as_the_language_does() -> None:
+    known = {one.code: one for one in Languages().offered}
+    choices = Counted("{count} choice", "{count} choices")
+    shown = {code: known[code].text(choices, count=12345) for code in ("en", "de", "ja")}
+    assert shown == {"en": "12,345 choices", "de": "12.345 Entscheidungen", "ja": "選択 12,345 件"}
+    assert known["de"].text("{name} of {most}", name="2000", most=2000) == "2000 of 2.000"
+    percent = {code: known[code].percent(0.794) for code in ("en", "de", "ja")}
+    assert percent == {"en": "79%", "de": "79\N{NO-BREAK SPACE}%", "ja": "79%"}
+    error = Sentence("{count} of {most}", {"count": 1, "most": 4000})
+    assert known["de"].sentence(error) == "1 of 4.000"
+
+
 def test_an_error_is_said_in_the_readers_language() -> None:
     german = next(one for one in Languages().offered if one.code == "de")
     error = TooManyRequests(

@@ -55,12 +55,12 @@ def test_few_choices_make_no_share() -> None:
 
 def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
     some = taste(Tally(15, 0, 5), wrong=Tally(5, 0, 6), apart=Tally(8, 0, 5))
-    assert taste_words.known_figure(some, ENGLISH).replace("\N{NO-BREAK SPACE}", " ") == "75 %"
+    assert taste_words.known_figure(some, ENGLISH) == "75%"
     told = plain(taste_words.known_lines(some, ENGLISH))
     ends = some.personal.interval
-    assert f"20 choices · likely between {100 * ends.low:.0f} % and {100 * ends.high:.0f} %" in told
-    assert "everyone’s taste: 25 %" in told
-    assert "Someone else’s taste foresaw 45 % of 11" in told
+    assert f"20 choices · likely between {100 * ends.low:.0f}% and {100 * ends.high:.0f}%" in told
+    assert "everyone’s taste: 25%" in told
+    assert "Someone else’s taste foresaw 45% of 11" in told
     assert "that could be chance" in told
 
 
@@ -122,7 +122,7 @@ def test_steadiness_says_no_more_than_its_count_carries() -> None:
     assert "%" not in told(5, 4, 4)
     assert "you chose the same in 5. Too few to say" in told(5, 4, 4)
     assert "12 earlier pairs" in told(9, 3)
-    assert "in 75 % of them, likely between" in told(9, 3)
+    assert "in 75% of them, likely between" in told(9, 3)
     assert "otherwise" not in told(9, 3)
     assert told(9, 3, 2).endswith(
         "3 times you chose otherwise, and 2 of them went to the same side as before."
