@@ -136,7 +136,7 @@ def build(ground: Ground) -> FastAPI:
     vectors = _vector_files(ground, engine, model)
     erasure = Erasure(database, vectors, follow=versions.follow, clock=now)
     web = _make_web(ground, accounts, pages, vectors, erasure)
-    scorer = Scorer(database, engine, clock=now)
+    scorer = Scorer(database, engine, clock=now, records=settings.user_model == "styled")
     jobs = [
         Job("score", scorer.run, settings.tick_s),
         Job("follow", versions.follow, settings.tick_s),

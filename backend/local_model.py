@@ -15,7 +15,7 @@ from backend.engines.local import LocalEngine
 from backend.errors import ConfigurationError
 from backend.settings import Settings
 from backend.styles import load_styles, with_directions
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, recipe_for
 from trainer.directions import read_directions
 from trainer.language_model import load_language_model
 
@@ -70,14 +70,17 @@ def style_directions(
 
 def train_config(settings: Settings) -> TrainConfig:
     """The recipe of rounds."""
-    return TrainConfig(
-        user_model=settings.user_model,
+    asked = {
+        "epochs": settings.round_epochs,
+        "learning_rate_vector": settings.learning_rate_vector,
+    }
+    return recipe_for(
+        settings.user_model,
         clusters=settings.clusters,
         loss=settings.loss,
         label_noise=settings.label_noise,
-        epochs=settings.round_epochs,
-        learning_rate_vector=settings.learning_rate_vector,
         learning_rate_adapter=settings.learning_rate_adapter,
+        **{name: value for name, value in asked.items() if value is not None},
     )
 
 

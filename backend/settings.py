@@ -153,8 +153,17 @@ class Settings(BaseModel):
     label_noise: float = Field(
         0.1, ge=0, lt=0.5, description="Share of choices the robust loss takes to be mistaken."
     )
-    round_epochs: int = Field(2, ge=1, le=20, description="Passes over a round's pairs.")
-    learning_rate_vector: float = Field(2e-3, gt=0, description="AdamW rate of the user vectors.")
+    round_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=20,
+        description="Passes over a round's pairs; unset: 2, and 1 with the styled user model.",
+    )
+    learning_rate_vector: float | None = Field(
+        None,
+        gt=0,
+        description="AdamW rate of the user vectors; unset: 0.002, and 0.005 with the styled one.",
+    )
     learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
     personas: str = Field(
         "",

@@ -18,9 +18,14 @@ from db.queries import rounds as round_queries
 from trainer.types import StyleRecord
 
 
-def records_of(session: Session, user_id: int) -> dict[str, Record]:
-    """By style name, from all of this user's standing choices between two styles."""
-    return _counted(queries.style_choices(session, user_id))
+def records_of(session: Session, user_id: int, *, before: int | None = None) -> dict[str, Record]:
+    """By style name, from all of this user's standing choices between two styles.
+
+    Args:
+        before: only choices made before this one (of any user).
+    """
+    earlier = () if before is None else (queries.made_before(before),)
+    return _counted(queries.style_choices(session, user_id, *earlier))
 
 
 def records_for_round(

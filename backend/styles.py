@@ -14,6 +14,7 @@ Pure but for the random generator handed in.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,20 @@ def draw_styles(
 
     favourite = max(styles, key=chance)
     return favourite, max((style for style in styles if style is not favourite), key=chance)
+
+
+def log_odds(records: Mapping[str, Record], preferred: str, other: str) -> float:
+    """How much likelier one style was to be preferred than another, by what is known, nats.
+
+    The difference of the log-odds of both styles' mean chances, Beta(1 + won, 1 + lost): above 0
+    the choice was foreseen, 0 where nothing tells the two apart.
+    """
+    return _log_odds(records, preferred) - _log_odds(records, other)
+
+
+def _log_odds(records: Mapping[str, Record], style: str) -> float:
+    record = records.get(style, Record())
+    return math.log((1 + record.won) / (1 + record.lost))
 
 
 def in_style(messages: Sequence[Message], style: Style | None) -> tuple[Message, ...]:

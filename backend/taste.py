@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from backend.confidence import Tally
 from backend.evidence import Blind, Figure, vector_holders
 from db.queries import evidence as queries
-from db.queries.history import own_margins
+from db.queries.history import own_forecasts
 from db.session import Database
 
 FEWEST = 10  # outcomes, below which there is no figure
@@ -68,7 +68,7 @@ class Tastes:
     def of(self, user_id: int) -> Taste:
         """This user's figures as they stand."""
         with self._database.read() as session:
-            margins = own_margins(session, self._identity, user_id)
+            forecasts = own_forecasts(session, self._identity, user_id)
             blind = queries.blind_counts(session, self._identity, user_id)
             holders = vector_holders(
                 queries.lineage(session), queries.users_trained(session, user_id)
@@ -81,36 +81,36 @@ class Tastes:
             else:
                 before += result
         return Taste(
-            personal=Figure(_foreseen(mine for mine, _, _ in margins)),
-            generic=Figure(_foreseen(shared for _, shared, _ in margins)),
-            wrong=Figure(_foreseen(wrong for _, _, wrong in margins if wrong is not None)),
-            apart=Figure(_foreseen(mine for mine, shared, _ in margins if mine * shared < 0)),
+            personal=Figure(_foreseen(mine for mine, _, _ in forecasts)),
+            generic=Figure(_foreseen(shared for _, shared, _ in forecasts)),
+            wrong=Figure(_foreseen(wrong for _, _, wrong in forecasts if wrong is not None)),
+            apart=Figure(_foreseen(mine for mine, shared, _ in forecasts if mine * shared < 0)),
             blind=known,
             before=before.rate.count,
-            curve=curve([(mine, shared) for mine, shared, _ in margins]),
+            curve=curve([(mine, shared) for mine, shared, _ in forecasts]),
         )
 
 
-def curve(margins: Sequence[tuple[float, float]]) -> tuple[TastePoint, ...]:
+def curve(forecasts: Sequence[tuple[float, float]]) -> tuple[TastePoint, ...]:
     """The shares after every choice, or after every few where there are many; the last is kept.
 
     Args:
-        margins: personal and generic, in the order of the choices.
+        forecasts: personal and generic, above 0 if right, in the order of the choices.
     """
-    every = max(1, -(-len(margins) // _POINTS))
+    every = max(1, -(-len(forecasts) // _POINTS))
     points = []
     personal, generic = _NOTHING, _NOTHING
-    for number, (mine, shared) in enumerate(margins, start=1):
+    for number, (mine, shared) in enumerate(forecasts, start=1):
         personal += _outcome(mine)
         generic += _outcome(shared)
-        if number == 1 or number % every == 0 or number == len(margins):
+        if number == 1 or number % every == 0 or number == len(forecasts):
             points.append(TastePoint(number, Figure(personal), Figure(generic)))
     return tuple(points)
 
 
-def _foreseen(margins: Iterable[float]) -> Tally:
-    return sum((_outcome(margin) for margin in margins), start=_NOTHING)
+def _foreseen(forecasts: Iterable[float]) -> Tally:
+    return sum((_outcome(forecast) for forecast in forecasts), start=_NOTHING)
 
 
-def _outcome(margin: float) -> Tally:
-    return Tally(int(margin > 0), int(margin == 0), int(margin < 0))
+def _outcome(forecast: float) -> Tally:
+    return Tally(int(forecast > 0), int(forecast == 0), int(forecast < 0))

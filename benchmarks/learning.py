@@ -28,7 +28,7 @@ from benchmarks.learning_state import Plan, State
 from benchmarks.learning_trial import Trial
 from benchmarks.learning_world import World, questions
 from benchmarks.sections import put_between
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, recipe_for
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
 
@@ -80,11 +80,7 @@ SIZES = {
 # Recipes are searched on other personas and other prompts than those reported.
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
-# On top of `TrainConfig`: what is on trial. What has not proved itself here is not the default.
-_RECIPE = (
-    '{"user_model": "styled", "learning_rate_vector": 0.005, "batch_pairs": 2, "epochs": 1,'
-    ' "own_epochs": 1, "beta": 0.3, "nll_weight": 0.3}'
-)
+_ON_TRIAL = "styled"  # the user model, by the recipe it is shipped with
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
     "full": "Full: eight personas, 40 choices each",
@@ -96,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the trials that have no result file yet, then write the report."""
     options = _options(arguments)
     size = SIZES[options.size]
-    config = _recipe(options.recipe)
+    config = _recipe(json.loads(options.recipe))
     for seed in options.seeds if options.seeds is not None else size.seeds:
         target = options.results / f"learning-{options.size}-{seed}.json"
         if options.again or not target.exists():
@@ -121,12 +117,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tuning", action="store_true", help="the personas and prompts kept for tuning recipes"
     )
-    parser.add_argument("--recipe", default=_RECIPE, help="training settings to change, as JSON")
+    parser.add_argument("--recipe", default="{}", help="training settings to change, as JSON")
     return parser.parse_args(arguments)
 
 
-def _recipe(changes: str) -> TrainConfig:
-    return replace(TrainConfig(), **json.loads(changes))
+def _recipe(changes: dict[str, Any]) -> TrainConfig:
+    return recipe_for(**({"user_model": _ON_TRIAL} | changes))
 
 
 def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bool) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from backend.styles import Record, Style, draw_styles
-from trainer.style_records import style_log_odds
+from backend.styles import Record, Style, draw_styles, log_odds
 
 
 @dataclass(slots=True)
@@ -44,7 +43,15 @@ class StyleRecords:
         """(S, 2), everybody's counts together."""
         return torch.stack([self.of(user) for user in users]).sum(0)
 
-    def log_odds(self, counts: Tensor, won: Style, lost: Style) -> float:
-        """What counts said of a choice before it was made, nats; above 0 if they were right."""
-        one, other = self.styles.index(won), self.styles.index(lost)
-        return round(style_log_odds(counts, one, other), 4)
+    def said(self, user: int, won: Style, lost: Style) -> float:
+        """What a user's record said of a choice before it was made, nats; above 0 if rightly."""
+        return round(log_odds(self.by_user.get(user, {}), won.name, lost.name), 4)
+
+    def said_by_all(self, won: Style, lost: Style) -> float:
+        """The same by everybody's records together."""
+        together: dict[str, Record] = {}
+        for records in self.by_user.values():
+            for name, record in records.items():
+                known = together.get(name, Record())
+                together[name] = Record(known.won + record.won, known.lost + record.lost)
+        return round(log_odds(together, won.name, lost.name), 4)

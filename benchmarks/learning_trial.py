@@ -184,13 +184,10 @@ class Trial:
     def _said_by_records(self, user: int, won: Style, lost: Style) -> dict[str, float]:
         """The log-odds of this choice by the records that each method had of users before it."""
         records, another = self._state.records, self._another(user, self._state.rounds + 1)
-        said = {
-            PERSONAL: records.of(user),
-            "wrong": records.of(another),
-            POOLED: records.of_all(self._users),
-        }
         return {
-            f"{name}_record": records.log_odds(counts, won, lost) for name, counts in said.items()
+            f"{PERSONAL}_record": records.said(user, won, lost),
+            "wrong_record": records.said(another, won, lost),
+            f"{POOLED}_record": records.said_by_all(won, lost),
         }
 
     def _score(self, fresh: Sequence[PairRows], number: int) -> None:

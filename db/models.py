@@ -265,7 +265,9 @@ class PrequentialScore(Base):
     """One choice, scored by the live version before any round trained on it.
 
     A margin is h of arXiv 2402.05133: how much further, in nats, the chosen response has moved away
-    from the base model than the rejected one; above 0 the choice was foreseen. One row per choice.
+    from the base model than the rejected one; above 0 the choice was foreseen. Of responses in two
+    styles the record of earlier choices may say more: its log-odds then stand for the margin
+    (`personal_forecast`, `wrong_forecast`). One row per choice.
     """
 
     __tablename__ = "prequential_scores"
@@ -277,6 +279,9 @@ class PrequentialScore(Base):
     personal_nats: Mapped[float]
     generic_nats: Mapped[float]
     wrong_nats: Mapped[float | None]  # under another user's vector; None while there is none
+    # What a record of styles said, the user's own and the other user's; None without such records.
+    personal_record_nats: Mapped[float | None]
+    wrong_record_nats: Mapped[float | None]
     wrong_user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     scored_at: Mapped[datetime]
 

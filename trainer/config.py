@@ -176,3 +176,29 @@ class TrainConfig:
         bounds = {f.name for f in fields(GateConfig)}
         gate = {name: value for name, value in values.get("gate", {}).items() if name in bounds}
         return cls(**{**values, "gate": GateConfig(**gate)})
+
+
+# What a user model learns best by, on top of `TrainConfig`'s defaults (RESULTS.md, dev/LOG.md).
+# Of the styled one only users' own numbers learn: choices say which styles are theirs by being
+# counted, and whatever is shared then stays as it was, so nobody is forgotten.
+_RECIPES: dict[UserModelKind, dict[str, Any]] = {
+    "styled": {
+        "learning_rate_vector": 5e-3,
+        "batch_pairs": 2,
+        "epochs": 1,
+        "own_epochs": 1,
+        "vector_epochs": 1,
+        "vector_rate_factor": 1.0,
+        "beta": 0.3,
+        "nll_weight": 0.3,
+    }
+}
+
+
+def recipe_for(user_model: UserModelKind, **changes: Any) -> TrainConfig:
+    """The recipe that was measured for this user model, with what is asked for otherwise."""
+    recipe = {"user_model": user_model} | _RECIPES.get(user_model, {}) | changes
+    # Without passes for what is shared there are none at all, however many there are.
+    if recipe.get("own_epochs"):
+        recipe["own_epochs"] = recipe["epochs"]
+    return TrainConfig(**recipe)

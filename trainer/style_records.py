@@ -1,7 +1,5 @@
 """How often a user preferred each style → how much of each goes into the user's vector.
 
-The same counts foresee a choice between two styles (`style_log_odds`).
-
 Every style has a chance of being preferred, unknown, Beta(1 + won, 1 + lost) after the user's
 choices; the same posterior from which the styles of the next pairs are drawn (Thompson sampling).
 Pure: counts in, numbers out.
@@ -51,15 +49,3 @@ def style_shares(record: Tensor) -> Tensor:
     even = 1 / len(record)
     excess = (sharp / sharp.sum() - even).clamp(min=0) / (1 - even)
     return (_REACH * excess[1:]).float()
-
-
-def style_log_odds(record: Tensor, one: int, other: int) -> float:
-    """log odds(E[chance of one]) - log odds(E[chance of other]), nats; 0 where nothing is known.
-
-    Args:
-        record: (S, 2), how often each style won and lost, before the choice that is foreseen.
-        one, other: styles, rows of the record.
-    """
-    won, lost = (record.double() + 1).log().unbind(-1)
-    odds = won - lost
-    return float(odds[one] - odds[other])

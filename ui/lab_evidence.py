@@ -49,8 +49,9 @@ _PERSONAL = (
     "Before a round may learn from a choice, the live version is asked how much further the chosen "
     "response has moved away from the base model than the rejected one, in nats: the margin. The "
     "figure is the share of choices with a margin above 0 under the user’s own vector; exactly 0 "
-    "counts half. Every choice between two responses counts, the first ones too, when the own "
-    "vector was still the shared one."
+    "counts half. With the styled user model, responses in two styles are foreseen by how often "
+    "this user preferred either style before, where that tells them apart. Every choice between "
+    "two responses counts, the first ones too, when the own vector was still the shared one."
 )
 _GENERIC = (
     "The same choices under the shared vector: what a model foresees that learnt from everybody "

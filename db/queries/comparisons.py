@@ -205,6 +205,11 @@ def style_choices(
     return [(won, lost) for won, lost in session.execute(statement) if won and lost]
 
 
+def made_before(choice_id: int) -> ColumnElement[bool]:
+    """True for choices older than this one: identifiers only grow."""
+    return Choice.id < choice_id
+
+
 def fresh_prompt_ids(session: Session, user_id: int, topics: Collection[str] = ()) -> Sequence[int]:
     """Bank prompts this user has not been issued yet; of these topics if any are named."""
     issued = exists().where(Comparison.prompt_id == Prompt.id, Comparison.user_id == user_id)

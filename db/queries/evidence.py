@@ -33,7 +33,7 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective, repeated
+from db.queries.comparisons import COUNTED, effective, repeated, style_choices
 from db.queries.rounds import consumed, scored, trained_on
 
 PAIR_VERDICTS = ("a", "b")
@@ -133,6 +133,12 @@ def served_profile(session: Session, user_id: int) -> str:
         .limit(1)
     )
     return session.scalar(statement) or ""
+
+
+def styles_of(session: Session, user_id: int, choice_id: int) -> tuple[str, str] | None:
+    """(style preferred, style passed over) of this choice; None unless both were made in one."""
+    judged = style_choices(session, user_id, Choice.id == choice_id)
+    return judged[0] if judged else None
 
 
 def lineage(session: Session) -> Sequence[tuple[int, int | None, int | None]]:
@@ -271,10 +277,10 @@ def _score_counts(
     statement: Select[Any] = (
         select(
             *groups,
-            *_signs(margins.personal_nats),
+            *_signs(personal_forecast()),
             *_signs(margins.generic_nats),
-            *_signs(margins.wrong_nats),
-            *_signs(case((one_length, margins.personal_nats))),
+            *_signs(wrong_forecast()),
+            *_signs(case((one_length, personal_forecast()))),
         )
         .join(Choice, Choice.id == margins.choice_id)
         .join(User, User.id == margins.user_id)
@@ -285,6 +291,20 @@ def _score_counts(
         .group_by(*groups)
     )
     return [_counts(row, len(groups)) for row in session.execute(statement)]
+
+
+def personal_forecast() -> ColumnElement[Any]:
+    """What was expected of a choice, nats: by the user's record of styles, else by the margin."""
+    return _said(PrequentialScore.personal_record_nats, PrequentialScore.personal_nats)
+
+
+def wrong_forecast() -> ColumnElement[Any]:
+    """The same by the other user's record and vector."""
+    return _said(PrequentialScore.wrong_record_nats, PrequentialScore.wrong_nats)
+
+
+def _said(record: ColumnElement[Any] | Any, margin: ColumnElement[Any] | Any) -> ColumnElement[Any]:
+    return func.coalesce(func.nullif(record, 0), margin)
 
 
 def _signs(margin: ColumnElement[Any] | Any) -> tuple[ColumnElement[Any], ...]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from db.models import Choice, Comparison, PrequentialScore, Prompt, Response, Version
 from db.queries.comparisons import effective
-from db.queries.evidence import stands
+from db.queries.evidence import personal_forecast, stands, wrong_forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,15 @@ def standing_choice(session: Session, user_id: int, comparison_id: int) -> Stand
     return Standing(row[0], row[1]) if row is not None else None
 
 
-def own_margins(
+def own_forecasts(
     session: Session, identity: str, user_id: int
 ) -> Sequence[tuple[float, float, float | None]]:
-    """Prequential margins (personal, generic, wrong user's) of verdicts that stand, in order."""
+    """Prequential forecasts (personal, generic, wrong user's) of verdicts that stand, in order."""
     statement = (
         select(
-            PrequentialScore.personal_nats,
+            personal_forecast(),
             PrequentialScore.generic_nats,
-            PrequentialScore.wrong_nats,
+            wrong_forecast(),
         )
         .join(Choice, Choice.id == PrequentialScore.choice_id)
         .join(Version, Version.id == PrequentialScore.version_id)

@@ -117,8 +117,13 @@ class Judged:
         margins: tuple[float, float, float | None],
         *,
         nth: int = 0,
+        records: tuple[float | None, float | None] = (None, None),
     ) -> None:
-        """Margins: personal, generic, the wrong user's; in place of what a scorer has found."""
+        """Margins: personal, generic, the wrong user's; in place of what a scorer has found.
+
+        Args:
+            records: what the user's record of styles said, and the wrong user's.
+        """
         personal, generic, wrong = margins
         with self.database.read() as session:
             user = session.get_one(Choice, choice).user_id
@@ -131,6 +136,8 @@ class Judged:
             generic_nats=generic,
             wrong_nats=wrong,
             wrong_user_id=None,
+            personal_record_nats=records[0],
+            wrong_record_nats=records[1],
             scored_at=self.clock(),
         )
         with self.database.write() as session:

@@ -15,6 +15,7 @@ from backend.evidence import (
     Whose,
     vector_holders,
 )
+from db.queries.history import own_forecasts
 from db.session import Database
 from tests.backend.judged import Judged
 from tests.conftest import Clock
@@ -55,6 +56,22 @@ def test_margins_above_zero_are_hits_and_zero_is_half_of_one(judged: Judged) -> 
     assert figures.wrong == Figure(Tally(1, 0, 1))
     assert snapshot.people == figures
     assert [(row.version_id, row.figures) for row in snapshot.versions] == [(version, figures)]
+
+
+def test_what_a_record_of_styles_said_stands_for_the_margin_where_it_said_anything(
+    judged: Judged,
+) -> None:
+    user, version = judged.user("mia"), judged.version()
+    for records in ((0.7, -0.7), (-0.7, 0.7), (0.0, 0.0), (None, None)):
+        choice = judged.choice(user, judged.comparison(user, version), "a")
+        judged.score(choice, version, (1.0, 1.0, -1.0), records=records)
+    figures = figures_of(read(judged), user)
+    assert figures.personal == Figure(Tally(3, 0, 1))
+    assert figures.generic == Figure(Tally(4, 0, 0))
+    assert figures.wrong == Figure(Tally(1, 0, 3))
+    with judged.database.read() as session:
+        said = own_forecasts(session, IDENTITY, user)
+    assert said == [(0.7, 1.0, -0.7), (-0.7, 1.0, 0.7), (1.0, 1.0, -1.0), (1.0, 1.0, -1.0)]
 
 
 def test_people_and_simulated_users_are_never_added_up(judged: Judged) -> None:

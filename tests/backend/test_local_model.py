@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from backend.errors import ConfigurationError
-from backend.local_model import style_directions
+from backend.local_model import style_directions, train_config
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
 from trainer.directions import write_directions
@@ -56,3 +56,15 @@ def test_a_damaged_file_stops_only_who_needs_it(settings: Settings) -> None:
     for user_model in ("individual", "cluster"):
         other = settings.model_copy(update={"user_model": user_model})
         assert style_directions(other, IDENTITY) is None
+
+
+def test_the_recipe_goes_with_the_user_model_unless_told_otherwise(settings: Settings) -> None:
+    """Of the styled one nothing shared learns: what others choose changes nothing for anybody."""
+    usual = train_config(load_settings({}))
+    assert (usual.epochs, usual.own_epochs, usual.learning_rate_vector) == (2, 0, 2e-3)
+    styled = train_config(settings)
+    assert styled.own_epochs == styled.epochs == 1
+    assert styled.for_vector_round().own_epochs == styled.for_vector_round().epochs == 1
+    told = {"ATTUNE_ROUND_EPOCHS": "3", "ATTUNE_LEARNING_RATE_VECTOR": "0.01"}
+    changed = train_config(load_settings({"ATTUNE_USER_MODEL": "styled"} | told))
+    assert (changed.epochs, changed.own_epochs, changed.learning_rate_vector) == (3, 3, 0.01)

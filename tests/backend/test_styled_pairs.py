@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,11 +18,12 @@ from backend.engines.echo import EchoEngine
 from backend.engines.generation import RunningGeneration
 from backend.lease import Lease
 from backend.plans import Shares
+from backend.prequential import Scorer
 from backend.round_input import RoundLimits
 from backend.style_choices import records_for_round, records_of
 from backend.styles import Record, load_styles, with_directions
 from backend.training import Training
-from db.models import Comparison, Response
+from db.models import Comparison, PrequentialScore, Response
 from db.session import Database
 from tests.backend.echo_house import House, comparison_id, judge, last, open_house
 from tests.conftest import Clock
@@ -171,6 +173,41 @@ def test_a_round_is_told_what_its_users_prefer_and_nothing_unscored(house: House
         assert told == {mia: expected, ben: as_record(brief=(1, 0), full=(0, 1))}
         later = records_for_round(session, STYLES, [mia], house.clock())
     assert later[mia] == as_record(list=(1, 2), as_it_comes=(0, 1), plain_words=(1, 0), warm=(1, 0))
+
+
+def test_a_choice_is_foreseen_by_the_record_of_earlier_ones_alone(house: House) -> None:
+    mia, ben = house.user("mia"), house.user("ben")
+
+    def prefers(user: int, liked: str | None, passed: str | None) -> None:
+        view = judge(house, user)
+        set_styles(house, view, liked, passed)
+
+    prefers(mia, "list", "brief")
+    prefers(ben, "brief", "list")
+    prefers(mia, "list", "brief")
+    prefers(mia, "brief", "warm")
+    prefers(mia, None, None)  # made in no styles
+    Scorer(house.database, house.engine, clock=house.clock, records=True).run()
+    with house.database.read() as session:
+        rows = session.scalars(select(PrequentialScore).order_by(PrequentialScore.choice_id))
+        said = [(row.user_id, row.personal_record_nats) for row in rows]
+    once, twice = math.log(2), math.log(3)
+    assert said == [
+        (mia, 0.0),
+        (ben, 0.0),
+        (mia, pytest.approx(2 * once)),
+        (mia, pytest.approx(-twice)),  # brief had lost twice
+        (mia, None),
+    ]
+
+
+def test_without_records_only_margins_foresee(house: House) -> None:
+    view = judge(house, house.user("mia"))
+    set_styles(house, view, "list", "brief")
+    Scorer(house.database, house.engine, clock=house.clock).run()
+    with house.database.read() as session:
+        (row,) = session.scalars(select(PrequentialScore))
+    assert (row.personal_record_nats, row.wrong_record_nats) == (None, None)
 
 
 @pytest.mark.parametrize("user_model", ["styled", "individual", "cluster"])
