@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from backend.administration import Administration
@@ -15,7 +16,9 @@ from backend.auth import Accounts, CurrentUser
 from backend.engines.local import LocalEngine
 from backend.insights import Insights
 from backend.lease import Lease
+from backend.plans import Shares
 from backend.round_input import RoundLimits
+from backend.styles import load_styles
 from backend.trainer_process import TrainerProcess
 from backend.training import Training
 from backend.versions import Versions
@@ -84,11 +87,13 @@ def make_house(
             min_choices: int = 4,
             score_wait: timedelta = timedelta(0),
             fast_choices: int = 0,
+            directions: Tensor | None = None,
         ) -> House:
             base = load_language_model(model_path, IDENTITY, device="cpu", dtype="float32")
-            engine = LocalEngine(base, threads=1, config=config)
+            engine = LocalEngine(base, threads=1, config=config, directions=directions)
             versions = Versions(database, engine, tmp_path, clock=clock)
-            desk = make_desk(database, engine, clock, blind_share, closing)
+            shares = Shares(blind=blind_share, base=0.0, varied=float(directions is not None))
+            desk = make_desk(database, engine, clock, shares, closing)
             versions.ensure_initial()
             versions.follow()
             training = Training(
@@ -105,6 +110,7 @@ def make_house(
                 clock=clock,
                 score_wait=score_wait,
                 fast_choices=fast_choices,
+                styles=load_styles(),
             )
             closing.callback(training.close)
             insights = Insights(

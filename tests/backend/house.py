@@ -17,6 +17,7 @@ from backend.insights import Insights
 from backend.making import Maker
 from backend.plans import Shares
 from backend.profiles import Profiles
+from backend.styles import load_styles, with_directions
 from backend.training import Training
 from backend.versions import Versions
 from db.models import Round, RoundPair, User
@@ -99,14 +100,18 @@ class House:
 
 
 def make_desk(
-    database: Database, engine: LocalEngine, clock: Clock, blind_share: float, closing: ExitStack
+    database: Database, engine: LocalEngine, clock: Clock, shares: Shares, closing: ExitStack
 ) -> Desk:
+    """Pairs in two styles are made along directions: a house that has those has one for each."""
     prompts.import_bank(database, clock())
+    styles = load_styles() if shares.varied else ()
     maker = Maker(
         database,
         engine,
         sampling=Sampling(max_new_tokens=6),
-        shares=Shares(blind=blind_share, base=0.0),
+        shares=shares,
+        styles=styles,
+        directions={style.name: nth for nth, style in enumerate(with_directions(styles))},
         clock=clock,
         rng=random.Random(3),
         profile_of=Profiles(database, used=True).in_prompt,

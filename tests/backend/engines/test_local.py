@@ -29,6 +29,7 @@ from backend.engines.base import (
     VersionRef,
 )
 from backend.engines.calls import Row
+from backend.engines.lanes import Lane
 from backend.engines.local import LocalEngine
 from tests.backend.engines.making import USERS, write_random_version
 from trainer.artifacts import load_version
@@ -273,6 +274,27 @@ def test_interactive_calls_go_before_prefetched_ones(engine: LocalEngine) -> Non
     for generation in prefetched:
         generation.cancel()
         generation.result(WAIT_S)
+
+
+def test_rows_nobody_waits_for_stand_aside_but_not_for_good(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[bool] = []
+    step = Lane.step
+
+    def noted(lane: Lane) -> None:
+        steps.append(lane.someone_waits)
+        step(lane)
+
+    monkeypatch.setattr(Lane, "step", noted)
+    asked = [greedy(PROMPTS[0], Condition.GENERIC, tokens=40)] * 2
+    with engine._thread._wake:  # so that both begin in the same turn
+        patient = engine.generate(asked, Priority.PREFETCH)
+        urgent = engine.generate(asked)
+    assert patient.result(WAIT_S)[0].token_ids == urgent.result(WAIT_S)[0].token_ids
+    assert steps.count(True) == steps.count(False) == 40
+    together = steps[: len(steps) - steps[::-1].index(True)]
+    assert together.count(False) == 40 // 8
 
 
 @pytest.mark.parametrize(

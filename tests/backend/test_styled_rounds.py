@@ -1,0 +1,69 @@
+"""The styled user model through the real engine, desk, scorer and trainer process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sqlalchemy import select
+from transformers import AutoConfig
+
+from backend.prequential import Scorer
+from backend.style_choices import records_of
+from backend.styles import load_styles, with_directions
+from db.models import Version
+from tests.backend.house import CONFIG, House
+from trainer.artifacts import ADAPTER_WEIGHTS, USER_VECTORS
+from trainer.config import recipe_for
+
+STYLES = with_directions(load_styles())
+RECIPE = recipe_for(
+    "styled",
+    prefix_tokens=CONFIG.prefix_tokens,
+    lora_rank=CONFIG.lora_rank,
+    lora_alpha=CONFIG.lora_alpha,
+    gate=CONFIG.gate,
+)
+
+
+@pytest.fixture
+def house(make_house: Callable[..., House], model_path: Path) -> House:
+    width = AutoConfig.from_pretrained(model_path, local_files_only=True).hidden_size
+    noise = torch.Generator().manual_seed(3)
+    directions = torch.randn(len(STYLES), CONFIG.prefix_tokens, width, generator=noise)
+    return make_house(config=RECIPE, directions=0.1 * directions, min_choices=6)
+
+
+def versions_of(house: House) -> list[Path]:
+    """The versions' directories, oldest first."""
+    with house.database.read() as session:
+        names = session.scalars(select(Version.artifact).order_by(Version.id)).all()
+    return [house.versions.path_of(name) for name in names]
+
+
+def test_a_round_makes_a_users_record_their_vector_and_leaves_everything_shared(
+    house: House,
+) -> None:
+    house.choose(6)
+    Scorer(house.database, house.engine, clock=house.clock, records=True).run()
+    before = house.live
+    assert house.round().status == "promoted"
+    assert house.live == before + 1
+    first, second = versions_of(house)
+    old, new = (load_file(path / USER_VECTORS) for path in (first, second))
+    with house.database.read() as session:
+        records = records_of(session, house.user)
+    won, lost = new["records"][0].sum(0).tolist()
+    assert (won, lost) == (6, 6)
+    names = ["as it comes", *(style.name for style in STYLES)]
+    for name, row in zip(names, new["records"][0], strict=True):
+        known = records.get(name)
+        assert row.tolist() == ([known.won, known.lost] if known else [0, 0])
+    assert new["offsets"].abs().sum() > 0
+    for shared in ("generic", "directions"):
+        assert torch.equal(old[shared], new[shared])
+    old_adapter, new_adapter = (load_file(path / ADAPTER_WEIGHTS) for path in (first, second))
+    assert all(torch.equal(old_adapter[name], new_adapter[name]) for name in old_adapter)
