@@ -33,7 +33,12 @@ from backend.history import History
 from backend.insights import Insights
 from backend.introductions import Introductions, read_consent
 from backend.lease import Lease, this_process
-from backend.local_model import make_local_engine, train_config, trainer_arguments
+from backend.local_model import (
+    check_recipe,
+    make_local_engine,
+    train_config,
+    trainer_arguments,
+)
 from backend.making import Maker
 from backend.my_data import MyData
 from backend.oauth import HuggingFaceLogin
@@ -109,6 +114,8 @@ def build(ground: Ground) -> FastAPI:
         versions.follow()
     except ValueError as error:  # the recipe's adapter does not fit this model
         raise ConfigurationError(f"cannot tune the model {settings.model}: {error}") from error
+    if model is not None and settings.trainer and (live := engine.live_version) is not None:
+        check_recipe(settings, live.path)
     accounts = Accounts(
         database,
         passwords=Passwords(),

@@ -15,6 +15,7 @@ from backend.engines.local import LocalEngine
 from backend.errors import ConfigurationError
 from backend.settings import Settings
 from backend.styles import load_styles, with_directions
+from trainer.artifacts import read_recipe
 from trainer.config import TrainConfig, recipe_for
 from trainer.directions import read_directions
 from trainer.language_model import load_language_model
@@ -82,6 +83,19 @@ def train_config(settings: Settings) -> TrainConfig:
         learning_rate_adapter=settings.learning_rate_adapter,
         **{name: value for name, value in asked.items() if value is not None},
     )
+
+
+def check_recipe(settings: Settings, version: Path) -> None:
+    """Make sure that rounds can go on from the version in this directory.
+
+    Found at the start, not hours later in the first round, when choices have been made for it.
+
+    Raises:
+        ConfigurationError: it was made with settings that give versions another form.
+    """
+    why = train_config(settings).misfit(read_recipe(version))
+    if why is not None:
+        raise ConfigurationError(f"the settings do not fit the versions in the data folder: {why}")
 
 
 def trainer_arguments(settings: Settings, model: BaseModel) -> list[str]:

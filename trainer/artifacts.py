@@ -107,6 +107,21 @@ def parse_version(files: Mapping[str, bytes], path: Path, base_identity: str) ->
         raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error
 
 
+def read_recipe(path: Path) -> TrainConfig:
+    """What the version in directory `path` was made with.
+
+    Raises:
+        ArtifactDamaged: the file is missing, changed or unreadable.
+    """
+    entry = _read_manifest(path).files.get(TRAIN_CONFIG)
+    if entry is None:
+        raise ArtifactDamaged(f"{path.name}: it has no recipe")
+    try:
+        return TrainConfig.from_json(json.loads(_read_file(path, TRAIN_CONFIG, *entry)))
+    except (TypeError, ValueError) as error:
+        raise ArtifactDamaged(f"{path.name}: cannot be read ({error})") from error
+
+
 def read_user_vectors(path: Path) -> UserVectors:
     """The vectors alone of the version in directory `path`, whatever base model it belongs to.
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 Loss = Literal["sigmoid", "ipo", "robust", "hinge"]
 UserModelKind = Literal["individual", "cluster", "styled"]
 
+# What gives a version its form: it cannot change from one version to the next.
+_SHAPING = ("user_model", "prefix_tokens", "lora_rank", "lora_alpha", "lora_targets")
 _RETIRED = {"adapter_from_epoch", "learning_rate_cluster_weights"}  # settings of earlier releases
 
 
@@ -143,6 +145,18 @@ class TrainConfig:
         if self.user_model == "cluster":
             return self.learning_rate_weights
         return self.learning_rate_vector
+
+    def misfit(self, made_with: TrainConfig) -> str | None:
+        """Why a version made with another recipe cannot be learnt on by this one; None: it can."""
+        clusters = ("clusters",) if self.user_model == "cluster" else ()
+        for name in (*_SHAPING, *clusters):
+            old, new = getattr(made_with, name), getattr(self, name)
+            if old != new:
+                return (
+                    f"{name} is {new}, but the parent version was made with {old}: "
+                    "set it back, or begin with another data folder"
+                )
+        return None
 
     def for_vector_round(self) -> TrainConfig:
         """The recipe of a round that trains some users' own numbers and nothing shared."""

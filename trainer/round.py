@@ -43,7 +43,6 @@ from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 Report = Callable[[Progress], None]
 
-_SHAPING = ("user_model", "prefix_tokens", "lora_rank", "lora_alpha", "lora_targets")
 _REFERENCE_ROWS = 8
 
 
@@ -193,14 +192,8 @@ def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
         optimizer = safetensors.torch.load(files[artifacts.TRAINER_STATE])
     except (ArtifactDamaged, KeyError) as error:
         raise RoundFailed(f"the parent version is damaged: {error}") from error
-    clusters = ("clusters",) if request.config.user_model == "cluster" else ()
-    for name in (*_SHAPING, *clusters):
-        old, new = getattr(version.config, name), getattr(request.config, name)
-        if old != new:
-            raise RoundFailed(
-                f"{name} is {new}, but the parent version was made with {old}: "
-                "set it back, or begin with another data folder"
-            )
+    if (why := request.config.misfit(version.config)) is not None:
+        raise RoundFailed(why)
     return _Parent(version, files[artifacts.ADAPTER_WEIGHTS], vectors, optimizer)
 
 

@@ -1,16 +1,19 @@
-"""Which style directions a start takes, and that only those who need them can be kept from it."""
+"""Settings and files a start takes or refuses: style directions, the recipe, older versions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from backend.errors import ConfigurationError
-from backend.local_model import style_directions, train_config
+from backend.local_model import check_recipe, style_directions, train_config
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
+from tests.backend.house import House
+from trainer.config import TrainConfig
 from trainer.directions import write_directions
 
 IDENTITY = "5e" * 32
@@ -68,3 +71,13 @@ def test_the_recipe_goes_with_the_user_model_unless_told_otherwise(settings: Set
     told = {"ATTUNE_ROUND_EPOCHS": "3", "ATTUNE_LEARNING_RATE_VECTOR": "0.01"}
     changed = train_config(load_settings({"ATTUNE_USER_MODEL": "styled"} | told))
     assert (changed.epochs, changed.own_epochs, changed.learning_rate_vector) == (3, 3, 0.01)
+
+
+def test_versions_of_another_form_are_found_at_the_start(make_house: Callable[..., House]) -> None:
+    house = make_house(config=TrainConfig())
+    assert house.engine.live_version is not None
+    path = house.engine.live_version.path
+    check_recipe(load_settings({"ATTUNE_ROUND_EPOCHS": "5"}), path)
+    other = load_settings({"ATTUNE_USER_MODEL": "cluster"})
+    with pytest.raises(ConfigurationError, match=r"user_model is cluster, .* another data folder"):
+        check_recipe(other, path)
