@@ -73,6 +73,7 @@ def write_version(base: LanguageModel, target: Path) -> None:
         artifacts.ADAPTER_CONFIG: adapter_config_json(config),
         artifacts.ADAPTER_WEIGHTS: safetensors.torch.save(adapter),
         artifacts.USER_VECTORS: safetensors.torch.save(vectors),
+        artifacts.TRAINER_STATE: safetensors.torch.save({}),
     }
     artifacts.write_artifact(target, files, base_identity=base.identity)
 

@@ -105,7 +105,8 @@ class AuthorsScheme:
             logits = model(
                 inputs_embeds=inputs, attention_mask=read.to(device), use_cache=False
             ).logits
-        logps = logits[:, :-1].float().log_softmax(-1)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        logps = logits[:, :-1].log_softmax(-1, dtype=wide)
         labels = ids[:, 1:].to(device)
         of_labels = logps.gather(2, labels[:, :, None]).squeeze(2)
         summed: Tensor = (of_labels * answer[:, 1:].to(device)).sum(1)

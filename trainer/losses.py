@@ -82,12 +82,13 @@ class _FrozenHeadLogps(torch.autograd.Function):
         labels: Tensor,
         chunk: int,
     ) -> Tensor:
-        logps = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        logps = torch.empty(len(labels), dtype=wide, device=hidden.device)
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         slope = torch.empty_like(hidden) if wanted else hidden.new_empty(0)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            logits = F.linear(hidden[part].to(weight.dtype), weight, bias).float()
+            logits = F.linear(hidden[part].to(weight.dtype), weight, bias).to(wide)
             logits = logits.log_softmax(dim=-1)
             logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
             if wanted:
@@ -116,7 +117,7 @@ def token_logps(
         chunk: positions per logits block; bounds memory at chunk · V floats.
 
     Returns:
-        (N,) fp32; differentiable (once) in `hidden`.
+        (N,) fp32, or as wide as `weight`; differentiable (once) in `hidden`.
     """
     logps: Tensor = _FrozenHeadLogps.apply(hidden, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
     return logps

@@ -36,7 +36,7 @@ def response_logps(
         max_tokens: tokens per forward pass.
 
     Returns:
-        (len(rows),) fp32 in the order of `rows`; gradients flow into prefixes and adapter.
+        (len(rows),) fp32 (fp64 of such a model) in the order of `rows`; gradients flow into prefixes and adapter.
     """
     logps = torch.zeros(len(rows), device=model.device)
     quick = fits(model)
@@ -70,8 +70,9 @@ def check_head(model: PreTrainedModel) -> None:
 def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool) -> Tensor:
     """(count,) log-probs of the rows in `forest`, zero elsewhere."""
     with autocast(model), tree_attention(model) if quick else nullcontext():
-        # fp32 in, so that the residual stream stays fp32 under autocast.
-        inputs = model.get_input_embeddings()(forest.ids).float()
+        # At least fp32 in, so that the residual stream stays fp32 under autocast.
+        inputs = model.get_input_embeddings()(forest.ids)
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         for start, prefix in forest.prefixes:
             places = torch.arange(start, start + len(prefix), device=inputs.device)
             inputs = inputs.index_copy(0, places, prefix.to(inputs))

@@ -82,12 +82,13 @@ class _TreeAttention(torch.autograd.Function):
     ) -> Tensor:
         made = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
         kept = []
+        wide = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             for one in segments:
                 mine = _grouped(query, one, len(key)) * scale
                 scores = mine @ _seen(key, one).transpose(1, 2)
                 _hide_later(scores, one)
-                shares = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+                shares = scores.softmax(-1, dtype=wide).to(query.dtype)
                 _ungroup(made, shares @ _seen(value, one), one)
                 kept.append(shares)
         if any(ctx.needs_input_grad):  # type: ignore[attr-defined]
