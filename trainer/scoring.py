@@ -36,7 +36,8 @@ def response_logps(
         max_tokens: tokens per forward pass.
 
     Returns:
-        (len(rows),) fp32 (fp64 of such a model) in the order of `rows`; gradients flow into prefixes and adapter.
+        (len(rows),) fp32, or fp64 as the model, in the order of `rows`; gradients flow into
+        prefixes and adapter.
     """
     logps = torch.zeros(len(rows), device=model.device)
     quick = fits(model)
