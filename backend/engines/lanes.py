@@ -1,6 +1,7 @@
 """Rows that share weights, decoded together: requests on one side, tensors on the other.
 
-A lane serves one version, or the base model. While an old version's rows finish, a new version's
+A lane serves one version, or the base model, and either rows that somebody waits for or rows that
+nobody waits for, so that these can stand aside. While an old version's rows finish, a new version's
 lane runs beside it, step by step in turn. Knows nothing of queues and threads.
 """
 
@@ -25,10 +26,16 @@ class Lane:
     """The rows decoding under one set of weights."""
 
     def __init__(
-        self, model: PreTrainedModel, weights: Weights, count: Callable[[int], None]
+        self,
+        model: PreTrainedModel,
+        weights: Weights,
+        count: Callable[[int], None],
+        *,
+        someone_waits: bool,
     ) -> None:
         """Begin without rows; `count` hears of every step how many tokens it made."""
         self.weights = weights
+        self.someone_waits = someone_waits
         self._count = count
         self._model = model
         self._batch = DecodingBatch(model)
@@ -58,7 +65,7 @@ class Lane:
         Raises:
             ArithmeticError: the model's logits are not finite.
         """
-        self._let_go()
+        self.let_go()
         if not self._rows:
             return
         logits = self._batch.logits
@@ -74,7 +81,7 @@ class Lane:
         if stay:
             self._batch.advance(tokens[stay])
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Rows whose call was cancelled, or failed elsewhere, leave with what they have."""
         wanted = [
             index

@@ -34,7 +34,6 @@ from trainer.batching import Row as ScoredRow
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt
-from trainer.round import write_initial
 
 
 class LocalEngine:
@@ -139,6 +138,9 @@ class LocalEngine:
 
     def write_initial(self, path: Path) -> None:
         """Write the artifact that is served before the first round."""
+        # Late: it brings PEFT along, half a second that only the very first start needs.
+        from trainer.round import write_initial  # noqa: PLC0415
+
         write_initial(self._base, self._config, path, self._directions)
 
     def stats(self) -> EngineStats:

@@ -32,6 +32,9 @@ _SCORED_TOKENS_AT_ONCE = 2048
 # Scoring gives way to responses that somebody waits for, but not for ever: choices are scored
 # before a round may learn from them, and a busy afternoon must not stop the learning.
 _SCORING_GIVES_WAY_S = 2.0
+# Rows that nobody waits for get one token in so many turns while somebody waits for others. Not
+# none: where many people are at work somebody always waits, and pairs made ahead are what ends it.
+_PATIENT_TURNS = 8
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class ModelThread:
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
+        self._turns = 0  # likewise
         self._starting: Call | None = None  # likewise
         self._wake = threading.Condition()  # guards what follows
         self._queue = CallQueue(max_rows)
@@ -143,7 +147,7 @@ class ModelThread:
             self._end()
 
     def _turn(self) -> bool:
-        """Start what fits, score once, one token for every running row; False when closing."""
+        """Start what fits, score once, a token for every row whose turn it is; False: closing."""
         with self._wake:
             self._wake.wait_for(
                 lambda: self._closing or self._jobs or len(self._queue) or self._lanes
@@ -158,8 +162,13 @@ class ModelThread:
             self._score(job)
         while self._start_next():
             pass
+        self._turns += 1
+        awaited = any(lane.someone_waits for lane in self._lanes)
         for lane in self._lanes:
-            self._step(lane)
+            if lane.someone_waits or not awaited or self._turns % _PATIENT_TURNS == 0:
+                self._step(lane)
+            else:
+                lane.let_go()
         self._lanes = [lane for lane in self._lanes if len(lane)]
         return True
 
@@ -168,9 +177,7 @@ class ModelThread:
         if not self._jobs:
             return None
         waited_s = time.perf_counter() - self._jobs[0].asked_s
-        awaited = self._queue.someone_waits or any(
-            call.someone_waits for lane in self._lanes for call in lane.calls
-        )
+        awaited = self._queue.someone_waits or any(lane.someone_waits for lane in self._lanes)
         if awaited and waited_s < _SCORING_GIVES_WAY_S:
             return None
         return self._jobs.popleft()
@@ -189,17 +196,17 @@ class ModelThread:
                 rows = [row for row in call.rows if row.is_base == (weights is base)]
                 if rows:
                     self._put_in_place(weights)
-                    self._lane(weights).admit(call, rows)
+                    self._lane(weights, call.someone_waits).admit(call, rows)
         except _MODEL_ERRORS as error:
             logger.exception("reading a prompt failed")
             call.generation.fail(_failed(error))
         return True
 
-    def _lane(self, weights: Weights) -> Lane:
+    def _lane(self, weights: Weights, someone_waits: bool) -> Lane:
         for lane in self._lanes:
-            if lane.weights is weights:
+            if lane.weights is weights and lane.someone_waits is someone_waits:
                 return lane
-        self._lanes.append(Lane(self._model, weights, self._count))
+        self._lanes.append(Lane(self._model, weights, self._count, someone_waits=someone_waits))
         return self._lanes[-1]
 
     def _step(self, lane: Lane) -> None:
