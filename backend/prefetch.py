@@ -1,7 +1,8 @@
 """Keeps the next comparisons ready, so that a page never waits.
 
 A user is active for a while after each visit or choice. When a new version goes live, fresh pairs
-are made first and the older unseen ones put away after: somebody always has a pair.
+are made first and the older unseen ones put away after: somebody always has a pair. A page that was
+just asked for is answered and drawn first: cores are few, and often the browser's too.
 Knows nothing of pages.
 """
 
@@ -25,10 +26,15 @@ from db.session import Database
 
 _log = logging.getLogger(__name__)
 _ACTIVE_FOR = timedelta(minutes=10)
+_GIVES_WAY_S = 0.3
 
 
 class Prefetcher:
-    """One thread that tops up every active user's comparisons to `target`."""
+    """One thread that tops up every active user's comparisons to `target`.
+
+    Args:
+        gives_way_s: how long a page that was asked for has the machine to itself.
+    """
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Prefetcher:
         target: int,
         clock: Callable[[], datetime],
         rng: random.Random,
+        gives_way_s: float = _GIVES_WAY_S,
     ) -> None:
         self._database = database
         self._engine = engine
@@ -46,9 +53,11 @@ class Prefetcher:
         self._target = target
         self._clock = clock
         self._rng = rng
+        self._gives_way_s = gives_way_s
         self._active: dict[int, datetime] = {}
         self._wake = threading.Condition()
         self._stale = False
+        self._visited = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
         self._thread.start()
@@ -57,6 +66,7 @@ class Prefetcher:
         """This user is here and will want another comparison; returns at once."""
         with self._wake:
             self._active[user_id] = self._clock()
+            self._visited = True
         self.look_again()
 
     def look_again(self) -> None:
@@ -76,6 +86,9 @@ class Prefetcher:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._stale or self._closed)
+                if self._visited:  # once a turn, however many come: nobody's pairs wait for ever
+                    self._visited = False
+                    self._wake.wait_for(lambda: self._closed, self._gives_way_s)
                 if self._closed:
                     return
                 self._stale = False

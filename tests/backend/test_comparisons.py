@@ -252,6 +252,27 @@ def test_prefetched_pairs_are_there_at_once_and_replaced_after_a_swap(
         prefetcher.close()
 
 
+def test_pairs_ahead_wait_until_the_page_is_drawn(
+    database: Database, clock: Clock, tmp_path: Path
+) -> None:
+    with open_house(database, clock, tmp_path, lambda user: None) as house:
+        prefetcher = Prefetcher(
+            database,
+            house.engine,
+            house.maker,
+            target=1,
+            clock=clock,
+            rng=random.Random(5),
+            gives_way_s=60.0,
+        )
+        user = house.user("mia")
+        prefetcher.wanted(user)
+        with pytest.raises(TimeoutError):
+            wait_for(lambda: _prefetched(house, user) > 0, within_s=0.5)
+        prefetcher.close()  # does not wait for the end of it
+        assert house.maker.under_way(user) == ()
+
+
 def _prefetched(house: House, user: int) -> int:
     live = house.engine.live_version
     assert live is not None
