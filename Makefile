@@ -67,10 +67,16 @@ bench-desk: $(VENV)/ready-dev chromium
 bench-learning: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.learning --size $(if $(FULL),full,plain)
 
-# TRL is compared with where it can be installed.
+# TRL is compared with where it can be installed: in an environment of its own that looks into the
+# first, since pandas, and with it the app, would take up what TRL brings along.
+PEERS := $(VENV)/peers
 bench-pdpo: $(VENV)/ready-dev
-	@$(PIP) -r requirements-bench.txt || echo "TRL cannot be installed: the comparison leaves it out"
-	@$(BIN)/python -m benchmarks.pdpo
+	@$(BIN)/python -m venv --without-pip $(PEERS) && $(BIN)/python -c \
+		'import site; print(site.getsitepackages()[0])' > \
+		"$$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/first.pth"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-bench.txt || echo "TRL cannot be installed: the comparison leaves it out"
+	@$(PEERS)/bin/python -m benchmarks.pdpo
 
 bench-engine: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.engine

@@ -41,7 +41,7 @@ from trainer.scoring import response_logps
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 PAIRS = 48
-REPEATS = 5
+REPEATS = 4
 CONFIG = TrainConfig(
     learning_rate_adapter=0.0, learning_rate_vector=0.0, clip_norm_adapter=float("inf")
 )
