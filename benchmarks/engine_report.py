@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,22 @@ _LEGEND = (
 )
 
 
-def write_report(figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]]) -> None:
+def write_report(
+    figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]], *, day: date
+) -> None:
     """Replace the section and the plot."""
     _plot(batches, _DOCS / _FIGURE)
-    put_between(_DOCS / "RESULTS.md", "engine", section(figures, batches))
+    put_between(_DOCS / "RESULTS.md", "engine", section(figures, batches, day=day))
 
 
-def section(figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]]) -> str:
+def section(
+    figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]], *, day: date
+) -> str:
     """Markdown: what was measured, then tokens against batch."""
     lines = [
         "## The local engine: `make bench-engine`",
+        "",
+        f"{day}, embedded model; a version with eight users of their own.",
         "",
         "```json",
         json.dumps(dict(figures), indent=1),
