@@ -59,7 +59,9 @@ class TrainerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the app; it then ends the trainer itself
+                # Ctrl-C is for the app; it then ends the trainer itself. Not a session of its own:
+                # Linux may schedule sessions as groups of equal weight, niceness counts in one.
+                process_group=0,
             )
             assert child.stdout is not None
             reader = threading.Thread(

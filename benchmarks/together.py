@@ -1,8 +1,9 @@
 """Serving and training on one machine: what they cost each other; `make bench-together`.
 
 An engine and a trainer process as the app starts them. Pairs are asked for with a pause after each
-as long as the pair took, so that the machine is half busy: first alone, then while a round runs.
-The round is also run alone. Prints one JSON line last. Nothing else should run on the machine.
+as long as the pair took, so that the machine is half busy: first alone, then beside pairs made
+ahead, then while a round runs. The round is also run alone. Writes a section of docs/RESULTS.md and
+a plot, and prints one JSON line last. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from backend.base_model import BaseModel, resolve
-from backend.engines.base import Engine, VersionRef
+from backend.engines.base import Engine, Priority, VersionRef
 from backend.engines.local import LocalEngine
 from backend.settings import load_settings
 from backend.trainer_process import TrainerProcess
-from benchmarks.engine_world import USERS, messages, requests, write_version
+from backend.training import Trainer
+from benchmarks.engine_world import USERS, endless, messages, requests, write_version
 from benchmarks.times import percentile
+from benchmarks.together_report import write_report
 from trainer.config import TrainConfig
 from trainer.language_model import load_language_model
 from trainer.types import PreferencePair, ResponseTokens, RoundRequest
@@ -34,6 +39,9 @@ from trainer.types import PreferencePair, ResponseTokens, RoundRequest
 NEW_TOKENS = 64
 ROUND_PAIRS = 8
 PAIRS_ALONE = 8
+PAIRS_BESIDE_PREFETCH = 4
+PREFETCHED = 3
+_ENDLESS_TOKENS = 4000
 ROUND_S = 3600.0
 
 
@@ -41,11 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--round-pairs", type=int, default=ROUND_PAIRS)
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
-    told = parser.parse_args()
     settings = load_settings({})
+    parser.add_argument("--nice", type=int, default=settings.trainer_nice)
+    parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    told = parser.parse_args()
     model = resolve("embedded", None, Path("~/.cache/attune"))
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
         base = load_language_model(model.path, model.identity)
+        endless(base)
         version = Path(folder) / "version"
         write_version(base, version)
         engine = LocalEngine(
@@ -53,13 +64,17 @@ def main() -> None:
         )
         engine.swap(VersionRef(1, version))
         trainer = TrainerProcess(
-            trainer_arguments(model, threads=settings.trainer_threads, nice=settings.trainer_nice)
+            trainer_arguments(model, threads=settings.trainer_threads, nice=told.nice)
         )
         try:
-            figures = measure(Machine(engine, trainer, version), told.round_pairs, told.new_tokens)
+            machine = Machine(engine, trainer, version)
+            figures, gaps_s = measure(machine, told.round_pairs, told.new_tokens)
         finally:
             trainer.close()
             engine.close()
+    figures["nice"] = told.nice
+    if not told.no_report:
+        write_report(figures, gaps_s, day=datetime.now(UTC).date())
     print(json.dumps(figures))
 
 
@@ -76,7 +91,7 @@ class Machine:
     """An engine and a trainer, and the version both begin with."""
 
     engine: Engine
-    trainer: TrainerProcess
+    trainer: Trainer
     version: Path
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -105,29 +120,40 @@ class Served:
     gaps_s: list[float] = field(default_factory=list)
 
 
-def measure(machine: Machine, round_pairs: int, new_tokens: int) -> dict[str, Any]:
-    """The round alone, pairs alone, then both at once."""
+def measure(
+    machine: Machine, round_pairs: int, new_tokens: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """The round alone, pairs alone, pairs beside prefetching, then beside the round.
+
+    Returns:
+        The figures, and seconds between tokens by what went on beside.
+    """
     pairs = preference_pairs(machine.engine, round_pairs, new_tokens)
     machine.round_s(pairs[:1])  # loads the model, and whatever a first round does
     alone_s = machine.round_s(pairs)
     alone = serve(machine.engine, new_tokens, lambda served: len(served.pairs_s) >= PAIRS_ALONE)
+    with made_ahead(machine.engine):
+        beside = serve(
+            machine.engine, new_tokens, lambda served: len(served.pairs_s) >= PAIRS_BESIDE_PREFETCH
+        )
     with ThreadPoolExecutor(1) as pool:
         training: Future[float] = pool.submit(machine.round_s, pairs)
         during = serve(machine.engine, new_tokens, lambda _: training.done())
-    usual_s = statistics.median(alone.gaps_s)
-    return {
+    usual_s, pair_s = statistics.median(alone.gaps_s), statistics.median(alone.pairs_s)
+    figures = {
         "token_delay_ms_p95": _milliseconds(percentile(during.gaps_s, 95) - usual_s),
         "token_delay_alone_ms_p95": _milliseconds(percentile(alone.gaps_s, 95) - usual_s),
         "round_slowdown": round(training.result() / alone_s, 2),
-        "pair_slowdown": round(
-            statistics.median(during.pairs_s) / statistics.median(alone.pairs_s), 2
-        ),
+        "pair_slowdown": round(statistics.median(during.pairs_s) / pair_s, 2),
+        "pair_slowdown_beside_prefetch": round(statistics.median(beside.pairs_s) / pair_s, 2),
         "token_ms": _milliseconds(usual_s),
-        "pair_s": round(statistics.median(alone.pairs_s), 2),
+        "pair_s": round(pair_s, 2),
         "round_s": round(alone_s, 1),
         "round_pairs": round_pairs,
         "pairs_during_round": len(during.pairs_s),
     }
+    gaps_s = {"alone": alone, "beside pairs made ahead": beside, "while a round runs": during}
+    return figures, {name: served.gaps_s for name, served in gaps_s.items()}
 
 
 def preference_pairs(engine: Engine, count: int, new_tokens: int) -> tuple[PreferencePair, ...]:
@@ -146,6 +172,19 @@ def preference_pairs(engine: Engine, count: int, new_tokens: int) -> tuple[Prefe
             )
         )
     return tuple(made)
+
+
+@contextmanager
+def made_ahead(engine: Engine) -> Iterator[None]:
+    """Inside, pairs that nobody waits for are being written, without an end."""
+    running = [
+        engine.generate(requests(user, 2, _ENDLESS_TOKENS, sampled=True), Priority.PREFETCH)
+        for user in USERS[:PREFETCHED]
+    ]
+    yield
+    for generation in running:
+        generation.cancel()
+        generation.result()
 
 
 def serve(engine: Engine, new_tokens: int, enough: Callable[[Served], bool]) -> Served:

@@ -147,6 +147,13 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_trainer(trainer: TrainerProce
     assert os.getpgid(trainer.pid) != os.getpgid(0)
 
 
+def test_the_trainers_niceness_counts_beside_the_apps_threads(trainer: TrainerProcess) -> None:
+    """Linux gives every session its share of the processor, and niceness counts within one."""
+    trainer.start()
+    assert trainer.pid is not None
+    assert os.getsid(trainer.pid) == os.getsid(0)
+
+
 def test_a_round_left_by_a_dead_process_is_buried_and_its_choices_are_learnt_from(
     make_house: Callable[..., House],
 ) -> None:
