@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from backend.base_model import BaseModel
 from backend.comparisons import Desk
 from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
+from backend.engines.streaming import compiled_kernels
 from backend.erasure import Erasure
 from backend.errors import AttuneError, ConfigurationError
 from backend.evidence import Evidence
@@ -174,6 +176,9 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
     if model is None:
         return EchoEngine()
     ground.announce(msg("loading the model"))
+    if ground.settings.resolved_engine_threads == 1:
+        # The compiler, half a second, is at work while the model is read.
+        threading.Thread(target=compiled_kernels, name="compiling", daemon=True).start()
     return make_local_engine(ground.settings, model)
 
 

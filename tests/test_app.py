@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import re
 import sqlite3
 import subprocess
@@ -9,8 +11,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import gradio as gr
 import httpx
+import pytest
+from gradio.component_meta import create_or_modify_pyi
 
+from app import no_stubs, nothing_collected
 from backend import startup
 from backend.settings import Settings
 from dev.running import ROOT, RunningApp, environment
@@ -100,6 +106,23 @@ def test_health_comes_first_then_readiness_and_the_admin_link_works_once(tmp_pat
         app.wait_ready()
         app.stop()
         assert not any("first admin" in line for line in app.lines)
+
+
+def test_what_the_start_made_is_not_looked_through_for_garbage() -> None:
+    with nothing_collected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 1000
+    gc.unfreeze()
+
+
+def test_gradios_import_makes_no_type_stubs() -> None:
+    with pytest.raises(ValueError, match="class source"):  # it looks into the source
+        create_or_modify_pyi(gr.Button, "NoSuchClass", [])
+    with no_stubs():
+        create_or_modify_pyi(gr.Button, "NoSuchClass", [])
+        assert inspect.getfile(Path)
+    assert inspect.getfile(gr.Button)
 
 
 def test_a_stranger_is_sent_to_sign_in(app: RunningApp) -> None:

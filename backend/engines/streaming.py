@@ -14,6 +14,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ _SOURCE = Path(__file__).with_suffix(".c")
 _COMPILERS = ("cc", "gcc", "clang")
 _OPTIONS = ("-O2", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
 _COMPILING_S = 60.0
+_compiling = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +53,17 @@ class Kernels:
     rms_norm: Callable[[int, int, int, float, int, int], None]
 
 
-@cache
 def compiled_kernels() -> Kernels | None:
-    """The compiled functions; None without a compiler that can make them."""
+    """The compiled functions; None without a compiler that can make them.
+
+    The first caller has them compiled, whoever comes meanwhile waits.
+    """
+    with _compiling:
+        return _compiled()
+
+
+@cache
+def _compiled() -> Kernels | None:
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     return None if compiler is None else build(compiler)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,33 @@ def kernels() -> Kernels:
     return streaming.compiled_kernels() or Kernels(
         linear_by_hand, linear_wide_by_hand, rms_norm_by_hand
     )
+
+
+def test_the_kernels_are_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+    again = threading.Event()
+    made: list[str] = []
+
+    def build(compiler: str) -> None:
+        made.append(compiler)
+        if len(made) > 1:
+            again.set()
+        again.wait(0.2)  # time enough for another to come in, if it could
+
+    def ask() -> None:
+        together.wait(60)
+        streaming.compiled_kernels()
+
+    streaming._compiled.cache_clear()
+    monkeypatch.setattr(streaming.shutil, "which", lambda name: name)
+    monkeypatch.setattr(streaming, "build", build)
+    callers = [threading.Thread(target=ask) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    streaming._compiled.cache_clear()
+    assert made == ["cc"]
 
 
 @pytest.mark.parametrize("size", [576, 40, 37, 3])
