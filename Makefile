@@ -27,8 +27,8 @@ run: $(VENV)/ready
 
 # Six simulated users in a fresh folder, whatever the environment says of databases: short responses
 # and many blind pairs, so that something is to be seen within minutes. Not lists against no lists: in
-# so short responses hardly any has one, and a tie teaches nothing. The trainer does not step back:
-# personas keep the engine busy without a break.
+# so short responses hardly any has one, and a tie teaches nothing. The styled user model, as it shows
+# first. The trainer does not step back: personas keep the engine busy without a break.
 DEMO := shorter,longer,simple words,technical words,warm,sober
 demo: $(VENV)/ready
 	@folder=$$(mktemp -d "$${TMPDIR:-/tmp}/attune-demo-XXXXXX") && \
@@ -36,7 +36,7 @@ demo: $(VENV)/ready
 		echo "open the link for the first admin below, make an account, then open the Lab" && \
 		ATTUNE_DATA_DIR="$$folder" ATTUNE_DATABASE_URL= ATTUNE_PERSONAS="$(DEMO)" \
 		ATTUNE_MAX_NEW_TOKENS=64 ATTUNE_ROUND_MIN_CHOICES=12 ATTUNE_BLIND_SHARE=0.2 \
-		ATTUNE_TRAINER_NICE=0 \
+		ATTUNE_USER_MODEL=styled ATTUNE_VARIED_SHARE=0.9 ATTUNE_TRAINER_NICE=0 \
 		$(BIN)/python app.py
 
 # Each worker takes whole files in turn, and has a database server, a browser and an app of its own.
