@@ -76,17 +76,22 @@ class Desk(Choosing):
     def stream(self, user_id: int) -> Iterator[ComparisonView]:
         """The open comparison at once, else one streaming in; the last view is complete.
 
-        It ends early when the user chooses while it is still being written.
+        Before both comes what the user asked and is still being written: a page that was loaded
+        again goes on with it. It ends early when the user chooses while it is still being written.
 
         Raises:
             Unavailable: the model failed, or there is no prompt.
         """
+        under_way = [each for each in self._maker.under_way(user_id) if not each.judged]
+        asked = [making for making in under_way if making.shown and making.prompt.own]
+        if asked:
+            yield from self._watch(asked[-1])
+            return
         view = self.ready(user_id)
         if view is not None:
             self._pair_taken(user_id)
             yield view
             return
-        under_way = [each for each in self._maker.under_way(user_id) if not each.judged]
         if not under_way and self._maker.hand_over(user_id):
             handed = self._show_next(user_id)
             if handed is not None:

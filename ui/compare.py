@@ -52,16 +52,17 @@ def _wire_pair(page: gr.Blocks, parts: Parts, handlers: Handlers) -> None:
     header = [parts.header.account, parts.header.lab, parts.help.use_keys]
     page.load(handlers.greet, None, [*header, *parts.status, parts.notice], **_DIRECT)
     gr.on(
-        [page.load, parts.hidden.wanted.change, parts.again.click],
+        [page.load, parts.hidden.wanted.change, parts.hidden.resume.click],
         handlers.stream,
         None,
         parts.pair,
         **_WRITTEN,
     )
+    parts.again.click(handlers.try_again, None, parts.pair, **_WRITTEN)
     parts.stop.click(handlers.stop, parts.hidden.making_key, parts.notice, **_DIRECT)
     for side, retry in parts.retries.items():
         retry.click(handlers.retrier(side), parts.hidden.comparison_id, parts.pair, **_WRITTEN)
-    gr.Timer(_CHIP_REFRESH_S).tick(handlers.refresh, None, [*parts.status, parts.notice], **_DIRECT)
+    gr.Timer(_CHIP_REFRESH_S).tick(handlers.refresh, None, parts.status, **_DIRECT)
 
 
 def _wire_choices(parts: Parts, handlers: Handlers) -> None:

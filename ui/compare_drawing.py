@@ -1,4 +1,7 @@
-"""What a pair and the line of thanks set on the compare page. Knows no use case and no request."""
+"""What a pair and the line of thanks set on the compare page. Knows no use case and no request.
+
+By `gr.update`: a component made anew for each change would be a third of the time a choice takes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _CLEARLY = 2
 
 
 def pair_drawn(parts: Parts, view: ComparisonView, language: Language) -> Updates:
-    """What a view of a comparison sets."""
+    """What a view of a comparison sets; not the notice, which would go unread as words come in."""
     whole = view.complete and view.comparison_id is not None
     verdicts = [*parts.verdicts.values(), parts.skip]
     return {
@@ -31,14 +34,13 @@ def pair_drawn(parts: Parts, view: ComparisonView, language: Language) -> Update
         parts.texts["b"]: markup.response(view.text_b),
         parts.hidden.comparison_id: view.comparison_id if whole else None,
         parts.hidden.making_key: view.making_key,
-        **{button: gr.Button(interactive=view.judgeable) for button in verdicts},
-        **{button: gr.Button(interactive=whole) for button in (parts.undo, parts.never)},
+        **{button: gr.update(interactive=view.judgeable) for button in verdicts},
+        **{button: gr.update(interactive=whole) for button in (parts.undo, parts.never)},
         parts.progress: "" if view.complete else progress(view, language),
-        parts.stop: gr.Button(visible=view.judgeable and not view.complete),
-        parts.retries["a"]: gr.Button(visible=view.complete and not view.text_a.strip()),
-        parts.retries["b"]: gr.Button(visible=view.complete and not view.text_b.strip()),
-        parts.again: gr.Button(visible=False),
-        parts.notice: "",
+        parts.stop: gr.update(visible=view.judgeable and not view.complete),
+        parts.retries["a"]: gr.update(visible=view.complete and not view.text_a.strip()),
+        parts.retries["b"]: gr.update(visible=view.complete and not view.text_b.strip()),
+        parts.again: gr.update(visible=False),
     }
 
 
@@ -49,10 +51,10 @@ def thanks_drawn(
     thanks = parts.thanks
     return {
         thanks.saved: said,
-        thanks.why: gr.Row(visible=verdict in PREFERENCES),
+        thanks.why: gr.update(visible=verdict in PREFERENCES),
         thanks.clearly: clearly_drawn(given=strength == _CLEARLY),
-        thanks.other: gr.Button(variant="secondary"),
-        thanks.other_text: gr.Textbox(visible=False, value=""),
+        thanks.other: gr.update(variant="secondary"),
+        thanks.other_text: gr.update(visible=False, value=""),
         parts.hidden.choice_id: choice_id,
         **reasons_drawn(parts, None),
     }
@@ -61,7 +63,7 @@ def thanks_drawn(
 def reasons_drawn(parts: Parts, given: str | None) -> Updates:
     """The reasons, one of them given."""
     return {
-        button: gr.Button(
+        button: gr.update(
             variant="primary" if reason == given else "secondary",
             interactive=reason != given,
         )
@@ -69,6 +71,6 @@ def reasons_drawn(parts: Parts, given: str | None) -> Updates:
     }
 
 
-def clearly_drawn(*, given: bool) -> gr.Button:
-    """Whether the preference was clear, as a button."""
-    return gr.Button(variant="primary" if given else "secondary", interactive=not given)
+def clearly_drawn(*, given: bool) -> dict[str, Any]:
+    """Whether the preference was clear, as a button's update."""
+    return gr.update(variant="primary" if given else "secondary", interactive=not given)

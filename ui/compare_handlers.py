@@ -76,18 +76,22 @@ class Handlers:
         return self._say(attempt.message)
 
     def refresh(self, request: gr.Request) -> Updates:
-        """The status chip, every few seconds."""
+        """The status chip, every few seconds; what keeps it from that, it says itself."""
         with Attempt(self._languages.of(request)) as attempt:
             return self._status(signed_in(request, self._accounts).id, request)
-        return self._say(attempt.message)
+        return {self._parts.header.chip: plain(attempt.message or "")}
 
     def stream(self, request: gr.Request) -> Iterator[Updates]:
         """The open pair at once, or a new one as it is being written."""
         yield from self._watch(request, self._desk.stream, {}, stuck=True)
 
+    def try_again(self, request: gr.Request) -> Iterator[Updates]:
+        """The same after it failed."""
+        yield from self._watch(request, self._desk.stream, self._say(None), stuck=True)
+
     def ask(self, text: str, replying: int | None, request: gr.Request) -> Iterator[Updates]:
         """The user's own prompt or reply; the box keeps its text when it cannot be used."""
-        closed: Updates = {self._parts.own.row: gr.Row(visible=False), self._parts.own.text: ""}
+        closed = {**self.close_own(), **self._say(None)}
 
         def views(user_id: int) -> Iterator[ComparisonView]:
             if replying is None:
@@ -129,7 +133,7 @@ class Handlers:
                 if comparison_id is None:
                     return self._say(self._languages.of(request).text(_STILL_WRITING))
                 view = self._desk.write_again(user.id, comparison_id, side.upper())
-                return self._show(view, request)
+                return {**self._show(view, request), **self._say(None)}
             return self._say(attempt.message)
 
         return write_again
@@ -222,8 +226,12 @@ class Handlers:
         with Attempt(self._languages.of(request)) as attempt:
             user = signed_in(request, self._accounts)
             view = self._desk.undo(user.id)
-            thanks = thanks_drawn(self._parts, None, "")
-            return {**self._show(view, request), **thanks, **self._status(user.id, request)}
+            return {
+                **self._show(view, request),
+                **thanks_drawn(self._parts, None, ""),
+                **self._status(user.id, request),
+                **self._say(None),
+            }
         return self._say(attempt.message)
 
     def _after(
@@ -268,6 +276,7 @@ class Handlers:
                 **self._show(EMPTY_VIEW, request),
                 **thanks_drawn(self._parts, choice_id, said, verdict, strength),
                 **self._status(user_id, request),
+                **self._say(None),
                 self._parts.hidden.wanted: time.monotonic_ns(),
             }
         return {**self._say(attempt.message), self._parts.hidden.wanted: time.monotonic_ns()}

@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 
 from backend.wording import msg
-from ui import layout
+from ui import layout, page_blocks
 from ui.compare_help import Help, draw_help, help_button
 from ui.language import later
 from ui.layout import Header
+from ui.page_blocks import MATHS
 
 REASONS = (
     msg("shorter"),
@@ -54,11 +55,6 @@ _SIDE_HEAD = (
     '<h2><span class="letter" aria-hidden="true">{letter}</span>{name}'
     f'<span class="writing">{_WRITING}</span></h2>'
 )
-MATHS: list[dict[str, str | bool]] = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "\\[", "right": "\\]", "display": True},
-    {"left": "\\(", "right": "\\)", "display": False},
-]
 _MOST_REASON_CHARS = 500
 
 
@@ -71,6 +67,7 @@ class Hidden:
         replying: the choice whose response the next own message answers.
         wanted: another number means that a pair has to be written while the user watches.
         kept, send_kept: a choice that could not be sent when it was made.
+        resume: the network is back; a pair that was being written is watched again.
     """
 
     comparison_id: gr.Number
@@ -81,6 +78,7 @@ class Hidden:
     wanted: gr.Number
     kept: tuple[gr.Number, gr.Textbox, gr.Number]
     send_kept: gr.Button
+    resume: gr.Button
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +234,7 @@ def draw() -> Parts:
 
 def _own() -> Own:
     with gr.Row(elem_id="own", visible=False) as row:
-        text = gr.Textbox(
-            label=_OWN_LABEL,  # read out, not shown
-            placeholder=later(OWN_HINT),
-            show_label=False,
-            container=False,
-            lines=1,
-            autofocus=True,
-            elem_id="own-text",
-        )
+        text = page_blocks.line(_OWN_LABEL, later(OWN_HINT), "own-text", autofocus=True)
         send = gr.Button(_OWN_SEND, elem_id="own-send", variant="primary")
         cancel = gr.Button(_OWN_CANCEL, elem_id="own-cancel")
     return Own(row, text, send, cancel)
@@ -266,15 +256,12 @@ def _thanks() -> Thanks:
             gr.HTML(_WHY, elem_id="why-label")
             reasons = {r: gr.Button(later(r), elem_classes=["reason"]) for r in REASONS}
             other = gr.Button(_OTHER_REASON, elem_classes=["reason"], elem_id="reason-other")
-            other_text = gr.Textbox(
-                label=_OTHER_REASON_LABEL,
-                placeholder=_OTHER_REASON_HINT,
-                show_label=False,
-                container=False,
-                lines=1,
+            other_text = page_blocks.line(
+                _OTHER_REASON_LABEL,
+                _OTHER_REASON_HINT,
+                "reason-text",
                 max_length=_MOST_REASON_CHARS,
                 visible=False,
-                elem_id="reason-text",
             )
             reply = gr.Button(_REPLY, elem_id="reply")
     return Thanks(saved, why, reasons, other, other_text, clearly, reply)
@@ -300,6 +287,7 @@ def _travelling() -> Hidden:
             gr.Number(visible=False, precision=0),
         ),
         send_kept=gr.Button("", visible="hidden", elem_id="send-kept"),
+        resume=gr.Button("", visible="hidden", elem_id="resume"),
     )
 
 
@@ -310,12 +298,6 @@ def _card(side: str) -> tuple[gr.Markdown, gr.Button]:
             _SIDE_HEAD.format(letter=side.upper(), name=later(RESPONSES[side])),
             elem_classes=["side"],
         )
-        text = gr.Markdown(
-            "",
-            sanitize_html=True,
-            latex_delimiters=MATHS,
-            elem_id=f"response-{side}",
-            elem_classes=["response"],
-        )
+        text = page_blocks.response(f"response-{side}")
         retry = gr.Button(_RETRY, visible=False, elem_id=f"retry-{side}", elem_classes=["retry"])
     return text, retry

@@ -83,7 +83,10 @@ class _Handlers:
         self._english = english()
 
     def refresh(self, chosen: Any, drawn: str | None, request: gr.Request) -> Updates:
-        """Tables from the shared snapshot; the details only when their round has moved on."""
+        """Tables from the shared snapshot; the details only when their round has moved on.
+
+        What keeps it from that is said where only the next refresh writes.
+        """
         parts = self._parts
         with Attempt() as attempt:
             user = self._researcher(request)
@@ -100,7 +103,7 @@ class _Handlers:
             if drawn != _state(snapshot, row):
                 updates |= self._offered(snapshot, row) | self._details(snapshot, row)
             return updates
-        return self._say(attempt.message)
+        return {parts.summary: plain(attempt.message or "")}
 
     def look(self, chosen: Any, request: gr.Request) -> Updates:
         """The details of the chosen round."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request
@@ -95,12 +96,12 @@ def account_of(user: CurrentUser, language: Language) -> gr.Button:
     )
 
 
-def chip_of(chip: Chip, language: Language) -> gr.Markdown:
+def chip_of(chip: Chip, language: Language) -> dict[str, Any]:
     """The status chip's update: live version, own choices, what the next one waits for."""
     version = plain(language.text(_VERSION, version=str(chip.version)))
     choices = plain(choices_text(chip.choices, language))
-    return gr.Markdown(
-        f"{version} *· {choices}* · {plain(language.sentence(chip.until_next))}",
+    return gr.update(
+        value=f"{version} *· {choices}* · {plain(language.sentence(chip.until_next))}",
         elem_classes=["learning"] if chip.training else ["live"],
     )
 

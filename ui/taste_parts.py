@@ -8,11 +8,12 @@ from typing import Any, Final
 import gradio as gr
 
 from backend.wording import msg
-from ui import layout
-from ui.compare_parts import MATHS, RESPONSES
+from ui import layout, page_blocks
+from ui.compare_parts import RESPONSES
 from ui.compare_parts import VERDICTS as PAIR_VERDICTS
 from ui.language import later
 from ui.layout import Header
+from ui.page_blocks import MATHS
 
 TITLE: Final = msg("My taste")
 KNOWS = later(msg("How well it knows you"))
@@ -258,14 +259,7 @@ def _draw_trying() -> Trying:
     with _card("taste-try"):
         _heading(TRY)
         with gr.Row(elem_id="try-ask"):
-            text = gr.Textbox(
-                label=TRY_LABEL,  # read out, not shown
-                placeholder=TRY_EXAMPLE,
-                show_label=False,
-                container=False,
-                lines=1,
-                elem_id="try-text",
-            )
+            text = page_blocks.line(TRY_LABEL, TRY_EXAMPLE, "try-text")
             ask = gr.Button(ASK, elem_id="try-send", variant="primary")
         notice = gr.Markdown(later(TRY_NOTE), elem_id="try-notice", elem_classes=["say"])
         with gr.Row(visible=False, elem_id="try-answers") as answers:
@@ -277,27 +271,14 @@ def _draw_trying() -> Trying:
 def _answer(label: str, elem_id: str) -> gr.Markdown:
     with gr.Column(elem_classes=["answer"], min_width=0):
         gr.HTML(f"<h3>{label}</h3>")
-        return gr.Markdown(
-            "",
-            sanitize_html=True,
-            latex_delimiters=MATHS,
-            elem_id=elem_id,
-            elem_classes=["response"],
-        )
+        return page_blocks.response(elem_id)
 
 
 def _draw_past(most_reason: int) -> Past:
     with _card("taste-past"):
         with gr.Row(elem_id="past-top"):
             _heading(CHOICES)
-            search = gr.Textbox(
-                label=SEARCH_LABEL,  # read out, not shown
-                placeholder=SEARCH_EXAMPLE,
-                show_label=False,
-                container=False,
-                lines=1,
-                elem_id="past-search",
-            )
+            search = page_blocks.line(SEARCH_LABEL, SEARCH_EXAMPLE, "past-search")
         steady = gr.Markdown("", elem_id="past-steady", elem_classes=["quiet"])
         slots = tuple(_slot(number) for number in range(ROWS))
         empty = gr.Markdown("", elem_id="past-empty", elem_classes=["quiet"])

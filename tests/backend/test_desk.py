@@ -66,6 +66,16 @@ def test_a_choice_ends_the_writing_and_keeps_what_there_was(make_house: MakeHous
     assert last(house.desk.stream(user)).prompt != seen.prompt
 
 
+def test_what_was_asked_goes_on_where_the_page_is_loaded_again(make_house: MakeHouse) -> None:
+    house = make_house(word_delay_s=0.05)
+    user = house.user("mia")
+    banked = last(house.desk.stream(user))
+    next(house.desk.ask(user, "Why me?"))
+    assert last(house.desk.stream(user)).prompt == "Why me?"
+    judge(house, user)
+    assert last(house.desk.stream(user)) == banked
+
+
 def test_stopping_leaves_a_pair_to_choose(make_house: MakeHouse) -> None:
     house = make_house(word_delay_s=0.05)
     user, other = house.user("mia"), house.user("ben")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from html import unescape
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from dev.running import RunningApp
 from tests.conftest import where_it_is_morning
@@ -307,6 +308,30 @@ def test_responses_are_markdown(guest: Guest, stored: Stored) -> None:
     expect(page.locator("#response-a li")).to_have_count(2)
     expect(page.locator("#response-a pre")).to_contain_text("if a < b:")
     expect(page.locator("#response-a .katex-display")).to_have_count(1)
+
+
+def test_what_made_a_response_is_not_told_before_the_choice(guest: Guest) -> None:
+    page = guest()
+    told: list[str] = []
+    page.on("requestfinished", lambda request: told.append(_answer_to(request)))
+    page.reload()
+    settled(page)
+    page.locator("#choose-a").click()
+    counted(page, 1)  # this study tells nothing afterwards either
+    answers = "".join(told)
+    assert page.locator("#prompt h1").inner_text() in unescape(answers)
+    assert not re.search(r"\\?\"(personal|generic|base|condition|version_id|seed)\\?\"", answers)
+
+
+def _answer_to(request: Request) -> str:
+    response = request.response()
+    return response.text() if response is not None and "/gradio_api/" in request.url else ""
+
+
+def test_who_wants_no_movement_sees_none(guest: Guest) -> None:
+    moving = "getComputedStyle(document.getElementById('choose-a')).transitionDuration"
+    assert float(guest().evaluate(moving).split("s")[0]) > 0
+    assert float(guest(reduced_motion="reduce").evaluate(moving).split("s")[0]) < 0.01
 
 
 def test_someone_elses_comparison_is_not_ours_to_judge(guest: Guest, stored: Stored) -> None:

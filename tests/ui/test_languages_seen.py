@@ -148,12 +148,18 @@ def test_from_right_to_left(app: RunningApp, new_page: NewPage, viewport: dict[s
     every_page_fits(page, app.address)
 
 
-def test_long_words_fit_a_phone(app: RunningApp, new_page: NewPage) -> None:
+def test_long_words_fit_a_phone(
+    app: RunningApp, new_page: NewPage, picture: Callable[..., None]
+) -> None:
     page = new_page(viewport=PHONE, locale="de")
     enter_as_guest(page, app.address)
     page.keyboard.press("1")
     expect(page.locator("#why")).to_be_visible()
     settled(page)
+    picture(page, "compare-german-phone")
+    page.set_viewport_size(DESKTOP)
+    picture(page, "compare-german")
+    page.set_viewport_size(PHONE)
     every_page_fits(page, app.address)
 
 

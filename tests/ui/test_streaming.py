@@ -125,6 +125,48 @@ def test_stopping_keeps_the_texts_and_lets_choose(slow: Page, tmp_path: Path) ->
     expect(slow.locator("#earlier")).to_have_text("")
 
 
+def test_what_is_said_outlasts_the_words_that_come_in(slow: Page) -> None:
+    expect(slow.locator("#undo")).to_be_enabled(timeout=60_000)
+    second = slow.context.new_page()
+    second.goto(slow.url)
+    expect(second.locator("#undo")).to_be_enabled()
+    slow.locator("#choose-a").click()
+    expect(slow.locator("#count")).to_have_text("1 of 20 today")
+    second.locator("#choose-b").click()
+    expect(second.locator("#notice")).to_contain_text("answered this pair already")
+    expect(second.locator("#response-b p").first).to_be_visible()
+    expect(second.locator("#undo")).to_be_enabled(timeout=60_000)
+    expect(second.locator("#notice")).to_contain_text("answered this pair already")
+    second.locator("#choose-b").click()
+    expect(second.locator("#notice")).to_have_text("")
+
+
+def test_a_reload_while_it_is_written_goes_on_with_the_same_words(slow: Page) -> None:
+    expect(slow.locator("#response-a p").first).to_be_visible()
+    prompt = slow.locator("#prompt h1").inner_text()
+    beginning = slow.locator("#response-a").inner_text()
+    slow.reload()
+    expect(slow.locator("#response-a")).to_contain_text(beginning.strip(), use_inner_text=True)
+    expect(slow.locator("#prompt h1")).to_have_text(prompt, use_inner_text=True)
+    expect(slow.locator("#undo")).to_be_enabled(timeout=60_000)
+    slow.locator("#choose-a").click()
+    expect(slow.locator("#count")).to_have_text("1 of 20 today")
+
+
+def test_the_network_goes_while_it_is_written(slow: Page) -> None:
+    expect(slow.locator("#response-a p").first).to_be_visible()
+    prompt = slow.locator("#prompt h1").inner_text()
+    slow.context.set_offline(True)
+    expect(slow.locator("#connection")).to_contain_text("cannot be reached")
+    slow.context.set_offline(False)
+    expect(slow.locator("#connection:not(:empty)")).to_have_count(0)
+    expect(slow.locator("#undo")).to_be_enabled(timeout=60_000)
+    expect(slow.locator("#prompt h1")).to_have_text(prompt, use_inner_text=True)
+    expect(slow.locator("#progress")).to_have_text("")
+    slow.locator("#choose-a").click()
+    expect(slow.locator("#count")).to_have_text("1 of 20 today")
+
+
 def test_an_own_question_while_another_is_written(slow: Page) -> None:
     settled(slow)
     slow.locator("#ask-open").click()

@@ -1,6 +1,7 @@
 /* What Gradio leaves unsaid: a session that ended leads to the sign-in page, a server that failed or
    cannot be reached is announced in one quiet line. A choice that could not be sent is kept in this tab
-   and sent once somebody is signed in and the server answers. Knows no page but for that. */
+   and sent once somebody is signed in and the server answers; a pair that was being written is watched
+   again. Knows no page but for that. */
 (() => {
   const FAILED = msg("Something went wrong on our side. Please try again.");
   const AWAY = msg("Attune cannot be reached. Trying again …");
@@ -62,6 +63,11 @@
     sending = true;
     document.getElementById("send-kept")?.click();
   };
+  // Words that were coming in when the connection broke: the page watches the pair anew.
+  const resume = () => {
+    if (document.querySelector("#progress p")) document.getElementById("resume")?.click();
+  };
+  addEventListener("online", resume);
   new MutationObserver(() => {
     if (!saysAway()) sendKept();
   }).observe(document, { childList: true, subtree: true, attributes: true });
@@ -87,6 +93,7 @@
         } else if (saysAway()) {
           say("");
           sendKept();
+          resume();
         }
       }
       return response;
