@@ -2,8 +2,9 @@
 
 Starts `python app.py` on an empty data folder with the `echo` engine, so that no model is in the
 way of what the page itself takes, and drives it with Chromium: choices by keyboard, the size of a
-first load, what axe-core finds. Then the same keys on the embedded model, each pressed once
-the next pair is ready. Prints one JSON line last. Nothing else should run on the machine.
+first load, what axe-core finds. Then the same keys on the embedded model, each pressed once the
+pair on the page is whole and the next one is ready, while the one after that is being made. Prints
+one JSON line last, with the settings it ran under. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sqlite3
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from typing import Any
 
 from playwright.sync_api import Page, ViewportSize
 
+from backend.settings import load_settings
 from benchmarks.times import percentile
 from dev.accessibility import DOORS, ROOMS, open_page, serious_in_every_look
 from dev.browser import chromium
@@ -35,6 +38,7 @@ _FIRST_PAIR_MS = 120_000
 _LOOK_MS = 100
 KEYS = ("1", "4", "2", "Shift+Digit1", "3", "Shift+Digit4")
 SETTINGS = {"engine": "echo", "log_level": "warning"}
+EMBEDDED_SETTINGS = {"trainer": "false", "log_level": "warning"}
 SIGN_IN = {"username": "bench", "password": "a long enough password"}
 # From the key until the frame after the one in which the next pair stands: prompt and both
 # responses are others than before, and nothing is being written any more.
@@ -63,6 +67,7 @@ _LISTENS = """() => {
   const first = document.getElementById("choose-a");
   return first && !first.disabled && !document.querySelector("#bar[aria-disabled]");
 }"""
+_IS_WHOLE = "() => document.getElementById('undo')?.disabled === false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,8 @@ def main() -> None:
         figures |= measure_embedded(told.embedded_pairs)
     for line in serious:
         print(line, file=sys.stderr)
-    print(json.dumps(figures | {"axe_serious": len(serious)}))
+    told_settings = settings_told(told.pairs, told.embedded_pairs)
+    print(json.dumps(figures | {"axe_serious": len(serious), "settings": told_settings}))
 
 
 def measure(page: Page, app: RunningApp, pairs: int) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def measure_embedded(pairs: int) -> dict[str, Any]:
     """The same keys where a model writes; each is pressed once the next pair is ready."""
     with (
         tempfile.TemporaryDirectory(prefix="attune-bench-") as folder,
-        RunningApp(Path(folder) / "data", log_level="warning", trainer="false") as app,
+        RunningApp(Path(folder) / "data", **EMBEDDED_SETTINGS) as app,
         chromium() as browser,
     ):
         app.wait_ready()
@@ -119,7 +125,22 @@ def measure_embedded(pairs: int) -> dict[str, Any]:
         sign_in(page, app)
         pressed, _ = choose(page, pairs, lambda: wait_for_pair(page, app.data))
     told = summary(pressed, 1)
-    return {f"{name}_embedded": told[name] for name in ("key_to_next_ms_p50", "key_to_next_ms_p95")}
+    names = ("key_to_next_ms_p50", "key_to_next_ms_p95", "choices")
+    return {f"{name}_embedded": told[name] for name in names}
+
+
+def settings_told(pairs: int, embedded_pairs: int) -> dict[str, Any]:
+    """What the figures hang on besides the machine; what is not set here is the app's default."""
+    usual = load_settings({})
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "engine_threads": usual.resolved_engine_threads,
+        "max_new_tokens": usual.max_new_tokens,
+        "prefetch": usual.prefetch,
+        "window": f"{SIZE['width']}x{SIZE['height']}",
+        "pairs": {"asked": pairs, **SETTINGS},
+        "embedded": {"asked": embedded_pairs, **EMBEDDED_SETTINGS},
+    }
 
 
 def sign_in(page: Page, app: RunningApp) -> None:
@@ -133,7 +154,8 @@ def sign_in(page: Page, app: RunningApp) -> None:
 
 
 def wait_for_pair(page: Page, data: Path) -> bool:
-    """Wait until a pair that nobody has seen is stored, and the bar listens."""
+    """Wait until the page's pair is whole, one nobody has seen is stored, and the bar listens."""
+    page.wait_for_function(_IS_WHOLE, timeout=_FIRST_PAIR_MS)
     while not _pairs_ready(data):
         page.wait_for_timeout(_LOOK_MS)
     page.wait_for_function(_LISTENS)

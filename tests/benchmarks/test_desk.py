@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from benchmarks.desk import SETTINGS, Pressed, measure, summary
+from benchmarks.desk import SETTINGS, Pressed, measure, settings_told, summary
 from benchmarks.times import percentile
 from dev.running import RunningApp
 
@@ -33,6 +33,13 @@ def test_only_ready_pairs_are_timed_and_every_choice_counts() -> None:
 def test_without_ready_pairs_there_is_no_figure() -> None:
     with pytest.raises(ValueError, match="only 1 of 2 pairs"):
         summary([Pressed(40.0, True), Pressed(50.0, False)], seconds=1.0)
+
+
+def test_the_settings_are_told() -> None:
+    told = settings_told(60, 20)
+    assert (told["pairs"]["engine"], told["pairs"]["asked"]) == ("echo", 60)
+    assert told["embedded"] == {"asked": 20, "trainer": "false", "log_level": "warning"}
+    assert told["cores"] >= 1
 
 
 @pytest.mark.browser
