@@ -43,7 +43,7 @@ _BLIND = (
     "and nobody is told. The figure is the share that personal wins; a tie and “both bad” are half "
     "a win each and are listed as what they are. These pairs are never trained on. Left out are "
     "comparisons made by a version in which the user had no vector yet: both were generic then. "
-    "In brackets the 95 % interval; it holds at every moment, however often one looks."
+    "In brackets the 95% interval; it holds at every moment, however often one looks."
 )
 _PERSONAL = (
     "Before a round may learn from a choice, the live version is asked how much further the chosen "
@@ -62,7 +62,7 @@ _WRONG = (
     "should foresee less than the own vector; where it does not, the vectors are not personal."
 )
 _MATCHED = (
-    "Personal again, over pairs only whose two responses differ by at most 10 % in tokens. Margins "
+    "Personal again, over pairs only whose two responses differ by at most 10% in tokens. Margins "
     "follow length; here that cannot help."
 )
 _CURVE = (
@@ -71,7 +71,7 @@ _CURVE = (
     "are not drawn."
 )
 _TABLES = (
-    "Foreseen: share of choices with a margin above 0, with the 95 % interval. By version: choices "
+    "Foreseen: share of choices with a margin above 0, with the 95% interval. By version: choices "
     "are those it scored, blind comparisons those it made. People and simulated users are never "
     "added up."
 )
@@ -340,7 +340,7 @@ def _line(measured: Figure | Blind, whose: str) -> str:
 
 def _ends(figure: Figure) -> str:
     ends = figure.interval
-    return f"{100 * ends.low:.0f}–{100 * ends.high:.0f} %"
+    return f"{100 * ends.low:.0f}–{100 * ends.high:.0f}%"
 
 
 def _short(figure: Figure) -> str:

@@ -169,4 +169,4 @@ def figure(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.0f} %"
+    return NONE if share is None else f"{100 * share:.0f}%"

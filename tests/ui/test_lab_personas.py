@@ -58,7 +58,7 @@ def test_some_choose_until_they_are_stopped(
     expect(rows).to_have_count(4)
     expect(rows.first.locator("td").nth(0)).to_have_text("persona: shorter")
     expect(rows.first.locator("td").nth(1)).to_have_text("Likes short, crisp answers.")
-    expect(rows.first.locator("td").nth(2)).to_have_text("25 %")
+    expect(rows.first.locator("td").nth(2)).to_have_text("25%")
     expect(rows.first.locator("td").nth(3)).not_to_have_text("0")
     labelled = researcher.locator("#lab-users tbody tr").filter(has_text="simulated")
     expect(labelled).to_have_count(4)

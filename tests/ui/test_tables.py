@@ -49,7 +49,7 @@ def test_a_round() -> None:
     assert shown[3] == "04 Mar 05&#58;06"
     assert shown[4] == "10 &#43; 3"
     assert shown[5] == "0&#46;6931 &#8594; 0&#46;31"
-    assert shown[6:8] == ["81 &#37;", "42"]
+    assert shown[6:8] == ["81&#37;", "42"]
 
 
 def test_a_round_that_failed_says_why() -> None:
@@ -72,7 +72,7 @@ def test_repeats_are_a_share_from_ten_on() -> None:
     assert told(0, 0) == "–"
     assert told(5, 4) == "5 of 9"
     ends = Figure(Tally(9, 0, 3)).interval
-    assert told(9, 3) == f"9 of 12: 75 % ({100 * ends.low:.0f} % to {100 * ends.high:.0f} %)"
+    assert told(9, 3) == f"9 of 12: 75% ({100 * ends.low:.0f}% to {100 * ends.high:.0f}%)"
 
 
 def test_simulated_users_and_guests_are_labelled() -> None:
