@@ -166,7 +166,7 @@ def no_stubs() -> Iterator[None]:
             raise OSError("type stubs are not made")
         return getfile(thing)
 
-    inspect.getfile = of_others
+    inspect.getfile = of_others  # type: ignore[assignment] # mypy: its parameter has another name
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
@@ -104,7 +105,7 @@ def fp64() -> Iterator[None]:
 class WideNorm(nn.Module):
     """An RMS norm that stays in fp64; the model's own goes through fp32."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: LlamaRMSNorm) -> None:
         super().__init__()
         self.weight, self.eps = norm.weight, norm.variance_epsilon
 
@@ -116,7 +117,7 @@ def widen(base: LanguageModel) -> None:  # noqa: F811
     """Let the model compute in fp64 throughout."""
     base.model.double()
     for name, module in list(base.model.named_modules()):
-        if hasattr(module, "variance_epsilon"):
+        if isinstance(module, LlamaRMSNorm):
             base.model.set_submodule(name, WideNorm(module))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_the_kernels_are_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPa
         streaming.compiled_kernels()
 
     streaming._compiled.cache_clear()
-    monkeypatch.setattr(streaming.shutil, "which", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(streaming, "build", build)
     callers = [threading.Thread(target=ask) for _ in range(2)]
     for caller in callers:
