@@ -74,6 +74,7 @@ def slow(slow_address: str, new_page: Callable[..., Page]) -> Page:
     return page
 
 
+@pytest.mark.parametrize("word_s", [0.3])  # what is seen on the way must not be over before
 def test_a_pair_is_watched_until_it_is_there(slow: Page) -> None:
     expect(slow.locator("#response-a p").first).to_be_visible()
     beginning = slow.locator("#response-a").inner_text()
