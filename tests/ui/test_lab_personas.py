@@ -62,13 +62,13 @@ def test_some_choose_until_they_are_stopped(
     expect(rows.first.locator("td").nth(3)).not_to_have_text("0")
     labelled = researcher.locator("#lab-users tbody tr").filter(has_text="simulated")
     expect(labelled).to_have_count(4)
-    picture(researcher, "lab-personas", full_page=True)
     researcher.locator("#personas-stop").click()
     expect(researcher.locator("#personas-state")).to_contain_text("at rest")
     expect(researcher.locator("#personas-run")).to_be_enabled()
     expect(rows).to_have_count(4)
     expect(researcher.locator("#lab-summary")).to_contain_text("4 of them simulated")
     assert choices(stored) >= 4
+    picture(researcher, "lab-personas", full_page=True)  # at rest: its tables grow no more
 
 
 def test_an_odd_number_is_refused_in_words(researcher: Page, stored: Stored) -> None:
