@@ -21,9 +21,10 @@ from backend.settings import Settings, environment_with, load_settings
 from backend.styles import Style, in_style, load_styles
 from trainer.config import TrainConfig
 from trainer.directions import write_directions
-from trainer.distilling import Lesson, Schooling, distil
+from trainer.distilling import Schooling, distil
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
+from trainer.teaching import Lesson
 from trainer.types import Message
 from trainer.user_models import initial_users
 

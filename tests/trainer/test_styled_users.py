@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.trainer.conftest import CONFIG, prompt
 from trainer.directions import read_directions, write_directions
-from trainer.distilling import Lesson, Schooling, distil, guided
+from trainer.distilling import Schooling, distil
 from trainer.language_model import LanguageModel
 from trainer.prompting import PromptFormat
 from trainer.style_records import favourite_chances, style_shares
 from trainer.styled_users import StyledUserModel, styled_from_tensors
+from trainer.teaching import Lesson, Teaching, echoes, guided
 from trainer.user_models import initial_users, users_from_tensors
 from trainer.user_vectors import served_vectors, styled
 
@@ -155,10 +156,28 @@ def test_a_prefix_learns_to_answer_as_with_the_wish(base: LanguageModel) -> None
         Lesson(prompt("What is tea? Answer as a list."), prompt("What is tea?")),
     ]
     start = initial_users(base.model, base.tokenizer, CONFIG).prefix(None).detach()
-    schooling = Schooling(epochs=24, learning_rate=0.05, new_tokens=8)
+    schooling = Schooling(epochs=24, learning_rate=0.05, teaching=Teaching(new_tokens=8, drafts=2))
     before = [parameter.clone() for parameter in base.model.parameters()]
     prefix, curve = distil(base, prompts, lessons, start, schooling)
     assert prefix.shape == start.shape
     assert curve[-1] < 0.8 * curve[0]
     assert all(torch.equal(*pair) for pair in zip(before, base.model.parameters(), strict=True))
     assert torch.equal(prefix, distil(base, prompts, lessons, start, schooling)[0])
+
+
+def test_what_only_the_wish_brings_in_is_barred_and_the_questions_words_are_not(
+    base: LanguageModel,
+) -> None:
+    wished = prompt("How do scientists work? Answer like a scientist, in technical terms.")
+    barred = echoes(base.tokenizer, Lesson(wished, prompt("How do scientists work?")))
+    assert barred.shape == (len(base.tokenizer),)
+
+    def bars(word: str) -> bool:
+        return bool(barred[base.tokenizer.encode(word, add_special_tokens=False)[0]])
+
+    assert bars(" technical")
+    assert bars(" Technical")
+    assert bars(" technically")
+    assert not bars(" scientist")
+    assert not bars(" terms")
+    assert not bars(" water")
