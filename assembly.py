@@ -67,6 +67,7 @@ from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
 from backend.wording import msg
 from db.session import Database
+from trainer.sharing import SharedModel
 from ui import layout, server_pages
 from ui.compare import build_compare
 from ui.compare_handlers import DeskServices
@@ -109,7 +110,7 @@ def build(ground: Ground) -> FastAPI:
     settings, database = ground.settings, ground.database
     prompts.import_bank(database, now())
     model = None if settings.engine == "echo" else _resolve_model(ground)
-    engine = _make_engine(ground, model)
+    engine, shared = _make_engine(ground, model)
     versions = Versions(database, engine, ground.data / "versions", clock=now)
     ground.announce(msg("preparing the first version"))
     try:
@@ -127,7 +128,7 @@ def build(ground: Ground) -> FastAPI:
         session_days=settings.session_days,
     )
     desk, personas = _make_desk(ground, engine, versions, accounts)
-    training = _make_training(ground, engine, versions, model)
+    training = _make_training(ground, engine, versions, model, shared)
     ground.announce(msg("opening the pages"))
     insights = Insights(
         database,
@@ -172,9 +173,9 @@ def _resolve_model(ground: Ground) -> BaseModel:
     )
 
 
-def _make_engine(ground: Ground, model: BaseModel | None) -> Engine:
+def _make_engine(ground: Ground, model: BaseModel | None) -> tuple[Engine, SharedModel | None]:
     if model is None:
-        return EchoEngine()
+        return EchoEngine(), None
     ground.announce(msg("loading the model"))
     if ground.settings.resolved_engine_threads == 1:
         # The compiler, half a second, is at work while the model is read.
@@ -281,10 +282,17 @@ def _start_personas(settings: Settings, personas: Personas) -> None:
 
 
 def _make_training(
-    ground: Ground, engine: Engine, versions: Versions, model: BaseModel | None
+    ground: Ground,
+    engine: Engine,
+    versions: Versions,
+    model: BaseModel | None,
+    shared: SharedModel | None,
 ) -> Training:
     settings, database, closing = ground.settings, ground.database, ground.closing
-    trainer = TrainerProcess(trainer_arguments(settings, model) if model is not None else [])
+    trainer = TrainerProcess(
+        trainer_arguments(settings, model) if model is not None else [],
+        None if shared is None else shared.handles,
+    )
     training = Training(
         database,
         trainer,

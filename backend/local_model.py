@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -19,12 +20,18 @@ from trainer.artifacts import read_recipe
 from trainer.config import TrainConfig, recipe_for
 from trainer.directions import read_directions
 from trainer.language_model import load_language_model
+from trainer.sharing import SharedModel, on_one_gpu
 
 _SHIPPED = Path(__file__).parent / "data"
 
 
-def make_local_engine(settings: Settings, model: BaseModel) -> LocalEngine:
+def make_local_engine(
+    settings: Settings, model: BaseModel
+) -> tuple[LocalEngine, SharedModel | None]:
     """Load the model into an engine.
+
+    Returns:
+        The engine, and the base model for a trainer process on the same GPU, where there is one.
 
     Raises:
         ConfigurationError: the model cannot be loaded, or its style directions cannot be used.
@@ -34,7 +41,9 @@ def make_local_engine(settings: Settings, model: BaseModel) -> LocalEngine:
         base = load_language_model(
             model.path, model.identity, device=settings.device, dtype=settings.dtype
         )
-        return LocalEngine(
+        # Before the engine takes the model over and exchanges weights in it.
+        shared = SharedModel(base.model) if _trains_beside(settings, base.device) else None
+        engine = LocalEngine(
             base,
             max_batch=settings.max_batch,
             threads=settings.resolved_engine_threads,
@@ -44,6 +53,12 @@ def make_local_engine(settings: Settings, model: BaseModel) -> LocalEngine:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
+    return engine, shared
+
+
+def _trains_beside(settings: Settings, serving: torch.device) -> bool:
+    """Whether a trainer process would hold a second copy of the weights on the serving GPU."""
+    return settings.trainer and on_one_gpu(serving, settings.trainer_device)
 
 
 def style_directions(

@@ -31,8 +31,20 @@ _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 class TrainerProcess:
     """Starts the child on demand and runs one round at a time in it."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._command = [sys.executable, "-m", "trainer", *arguments]
+    def __init__(
+        self, arguments: Sequence[str], handles: Callable[[], str | None] | None = None
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            arguments: of the child's command line.
+            handles: asked for each child, what it attaches the base weights by; None: it is asked
+                to load its own.
+        """
+        shared = [] if handles is None else ["--shared"]
+        self._command = [sys.executable, "-m", "trainer", *arguments, *shared]
+        self._handles = handles
+        self._to_be_told = False
         self._child: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._starting = threading.Lock()
@@ -69,6 +81,7 @@ class TrainerProcess:
             )
             reader.start()
             self._child, self._lines = child, lines
+            self._to_be_told = True
 
     def run(
         self, request: RoundRequest, on_progress: Callable[[Progress], None], timeout_s: float
@@ -104,6 +117,10 @@ class TrainerProcess:
         if child is None or child.stdin is None:
             raise RoundFailed("the trainer process is closed")
         try:
+            # Not at its start: it reads seconds later, and the pipe holds less than a line.
+            if self._handles is not None and self._to_be_told:
+                child.stdin.write(json.dumps({"weights": self._handles()}) + "\n")
+                self._to_be_told = False
             child.stdin.write(json.dumps(request.to_json()) + "\n")
             child.stdin.flush()
         except (BrokenPipeError, ValueError) as error:

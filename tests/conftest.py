@@ -44,6 +44,17 @@ def embedded_model_path() -> Path:
     return base_model.resolve("embedded", None, Path("~/.cache/attune").expanduser()).path
 
 
+@pytest.fixture
+def file_system() -> Iterator[None]:
+    """Tensors in shared memory have names that any process can open, as CUDA's have."""
+    import torch.multiprocessing
+
+    usual = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    yield
+    torch.multiprocessing.set_sharing_strategy(usual)
+
+
 class Clock:
     """A clock that moves only when told to."""
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import queue
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.language_model import LanguageModel
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -14,6 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="trainer", description="Runs training rounds.")
     parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--identity", required=True, help="checksum of its weights")
+    parser.add_argument(
+        "--shared", action="store_true", help="attach the base weights that the first line names"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all cores")
@@ -26,7 +37,6 @@ def main() -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import torch  # noqa: PLC0415
 
-    from trainer.language_model import load_language_model  # noqa: PLC0415
     from trainer.worker import claim_stdout, serve, watch_stdin  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -35,11 +45,29 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        base = load_language_model(args.model, args.identity, device=args.device, dtype=args.dtype)
+        base = _load(args, requests)
     except (OSError, ValueError) as error:
         print(f"trainer: the model cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
         return 2
     serve(base, requests, events)
+
+
+def _load(args: argparse.Namespace, requests: queue.SimpleQueue[str]) -> LanguageModel:
+    """The base model: attached if that was said and can be, else a copy of its own.
+
+    Raises:
+        OSError, ValueError: it cannot be loaded.
+    """
+    from trainer.language_model import load_language_model  # noqa: PLC0415
+    from trainer.sharing import CannotAttach, attach  # noqa: PLC0415
+
+    handles = json.loads(requests.get())["weights"] if args.shared else None
+    if handles is not None:
+        try:
+            return attach(args.model, args.identity, handles)
+        except CannotAttach as error:
+            _log.warning("the base weights are loaded once more, sharing failed: %s", error)
+    return load_language_model(args.model, args.identity, device=args.device, dtype=args.dtype)
 
 
 if __name__ == "__main__":

@@ -58,19 +58,30 @@ def load_language_model(
     Raises:
         OSError: a file is missing. ValueError: the tokenizer has no chat template.
     """
-    chosen_device = _device(device)
+    chosen_device = resolve_device(device)
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=_dtype(dtype, chosen_device), local_files_only=True
     )
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ValueError("the model's tokenizer has no chat template; use an instruct model")
+    tokenizer = load_tokenizer(path)
     nn.Module.to(model, chosen_device)
     model.requires_grad_(False)  # from_pretrained has set eval mode
     return LanguageModel(model, tokenizer, identity)
 
 
-def _device(name: str) -> torch.device:
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `path`.
+
+    Raises:
+        OSError: a file is missing. ValueError: it has no chat template.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ValueError("the model's tokenizer has no chat template; use an instruct model")
+    return tokenizer
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of this name; "auto" is CUDA where there is one."""
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

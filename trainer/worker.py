@@ -1,6 +1,7 @@
 """The trainer as a process: round requests in on stdin, events out on stdout, one JSON per line.
 
-    in   RoundRequest.to_json()
+    in   {"weights": text of `trainer.sharing` or null}    first, and only with --shared
+         RoundRequest.to_json()
     out  {"event": "ready"}
          {"event": "progress", "round_id", "phase", "step", "steps", "figures"}
          {"event": "done", "round_id", "result": RoundResult.to_json()}

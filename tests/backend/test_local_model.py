@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
+from backend import local_model
+from backend.base_model import BaseModel
+from backend.engines.base import Condition, VersionRef
 from backend.errors import ConfigurationError
-from backend.local_model import check_recipe, style_directions, train_config
+from backend.local_model import check_recipe, make_local_engine, style_directions, train_config
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
+from tests.backend.engines.making import USERS, write_random_version
+from tests.backend.engines.test_local import greedy
 from tests.backend.house import House
 from trainer.config import TrainConfig
 from trainer.directions import write_directions
+from trainer.language_model import load_language_model
+from trainer.sharing import attach
 
 IDENTITY = "5e" * 32
 NAMES = [style.name for style in with_directions(load_styles())]
@@ -82,3 +90,31 @@ def test_versions_of_another_form_are_found_at_the_start(make_house: Callable[..
     other = load_settings({"ATTUNE_USER_MODEL": "cluster"})
     with pytest.raises(ConfigurationError, match=r"user_model is cluster, .* another data folder"):
         check_recipe(other, path)
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_trainer_on_the_serving_gpu_attaches_what_the_engine_never_writes(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_model, "on_one_gpu", lambda _serving, training: training == "cpu")
+    told = {"ATTUNE_DEVICE": "cpu", "ATTUNE_TRAINER_DEVICE": "cpu", "ATTUNE_DTYPE": "float32"}
+    model = BaseModel(model_path, IDENTITY)
+    fresh = load_language_model(model_path, IDENTITY, device="cpu", dtype="float32")
+    write_random_version(fresh, tmp_path / "version", seed=1)
+
+    engine, shared = make_local_engine(load_settings(told), model)
+    with closing(engine):
+        engine.swap(VersionRef(1, tmp_path / "version"))
+        running = engine.generate([greedy("Where does tea grow?", Condition.PERSONAL, USERS[0])])
+        assert shared is not None
+        next(running.stream())
+        handles = shared.handles()  # the version's weights are in place now
+        assert handles is not None
+        assert running.result(60.0)
+        attached = attach(model_path, IDENTITY, handles).model.state_dict()
+    assert attached.keys() == fresh.model.state_dict().keys()
+    assert all(torch.equal(attached[name], p) for name, p in fresh.model.state_dict().items())
+
+    engine, shared = make_local_engine(load_settings(told | {"ATTUNE_TRAINER": "false"}), model)
+    with closing(engine):
+        assert shared is None

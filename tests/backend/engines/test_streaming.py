@@ -132,12 +132,14 @@ def test_products_are_those_of_the_plain_layer(
 def test_a_model_is_what_it_was_afterwards(tiny: LanguageModel, kernels: Kernels) -> None:
     model = tiny.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    places = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         logits = model(ids).logits
         stream(model, kernels)
         assert any(isinstance(module, StreamedLinear) for module in model.modules())
         assert torch.allclose(model(ids).logits, logits, atol=1e-3)
+        assert places == {name: p.data_ptr() for name, p in model.named_parameters()}  # no copy
         unstream(model)
         assert torch.equal(model(ids).logits, logits)
     after = model.state_dict()
