@@ -14,6 +14,7 @@ from backend.insights import Consistency, GateView, LabSnapshot, RoundRow, UserR
 from ui.markup import plain
 
 NONE = "–"
+_NO_ROUND = "No round has run yet."
 _FEW = 10  # repeats, below which a share is no figure
 
 
@@ -27,6 +28,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def rounds(rows: Iterable[RoundRow]) -> str:
     """Newest first: what went in, what came out, and why not."""
+    rows = list(rows)
+    if not rows:
+        return _NO_ROUND
     headings = ("Round>", "Kind", "Status", "Started", "Pairs: new + replay>", "Loss>")
     return table(
         (*headings, "Accuracy>", "Seconds>", ""),
@@ -121,7 +125,7 @@ def summary(snapshot: LabSnapshot) -> str:
 def verdict(gate: GateView | None, row: RoundRow | None) -> str:
     """The gate's word on a round, with every reason against it."""
     if row is None:
-        return "No round has run yet."
+        return _NO_ROUND
     if gate is None:
         why = row.reason or row.progress
         return f"**Not judged.** {plain(why)}"

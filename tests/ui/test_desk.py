@@ -64,7 +64,12 @@ def test_a_reason_in_ones_own_words(guest: Guest, stored: Stored) -> None:
     box = page.locator("#reason-text :is(textarea, input)")
     expect(box).to_be_focused()
     page.keyboard.type("1 <b>fewer</b> adjectives, u see?")
-    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")  # out of the box: the keys are back, the words are kept
+    expect(box).not_to_be_focused()
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    box.press("Enter")
     expect(box).to_have_count(0)
     assert stored.standing(name_of(page)) == [("a", 1, "1 <b>fewer</b> adjectives, u see?")]
 

@@ -182,6 +182,10 @@ def test_figures_curve_users_and_versions(
     expect(versions.last).to_contain_text("1, 1, 1, 0")
     researcher.locator("#lab-evidence summary").first.click()
     expect(researcher.locator("#lab-evidence")).to_contain_text("both were generic then")
+    expect(researcher.locator("#lab-users")).to_contain_text("01 Jan 12:0")
+    for wide in ("#lab-users .block.table", "#lab-rounds .block.table"):
+        cut = researcher.locator(wide).evaluate("table => table.scrollWidth > table.clientWidth")
+        assert not cut, f"{wide} is cut at its right"
     picture(researcher, "lab-evidence", full_page=True)
     assert serious_in_every_look(researcher) == []
 
@@ -194,8 +198,13 @@ def test_it_fits_on_a_phone_in_the_dark(
     researcher.set_viewport_size({"width": 390, "height": 844})
     researcher.reload()
     expect(researcher.locator("#evidence-users tbody tr")).not_to_have_count(0)
+    expect(researcher.locator("#plot-evidence .mark-line path")).to_have_count(3)
     wide = researcher.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     assert not wide
+    heading = researcher.locator("#lab-users th", has_text="Choices").bounding_box()
+    assert heading is not None
+    # "Choices" beside "Same when asked again" at a word a line, not at a letter a line.
+    assert heading["height"] < 100
     picture(researcher, "lab-evidence-phone", full_page=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,6 +61,31 @@ def chosen(judged: Judged, page: Page, count: int) -> tuple[int, list[int]]:
                 {Response.text: f"Apple {number} end"}
             )
     return user, comparisons
+
+
+def lived_in(judged: Judged, page: Page) -> None:
+    """34 choices as somebody may have made them after an hour, for the pictures; all invented."""
+    user, version = user_of(judged, name_of(page)), judged.version(ECHO)
+    rng = random.Random(4)
+    with judged.database.read() as session:
+        bank = [text for (text,) in session.query(Prompt.text).filter_by(owner_id=None).limit(34)]
+    for number, text in enumerate(bank):
+        blind = number % 5 == 4
+        conditions = ("personal", "generic") if blind else ("personal", "personal")
+        purpose = "blind" if blind else "learn"
+        pair = judged.comparison(user, version, purpose=purpose, conditions=conditions)
+        choice = judged.choice(user, pair, "a" if blind else rng.choice("aaabb"))
+        chances = (0.55 + 0.012 * number, 0.55, 0.5)
+        yours, everyones, others = (1.0 if rng.random() < chance else -1.0 for chance in chances)
+        judged.score(choice, version, (yours, everyones, others), nth=number)
+        with judged.database.write() as session:
+            asked = session.get_one(Comparison, pair).prompt_id
+            session.get_one(Prompt, asked).text = text
+            session.get_one(User, user).profile = "Short answers that say what to do first."
+            if blind:
+                session.query(Response).filter_by(comparison_id=pair, side="A").update(
+                    {Response.profile: "short"}
+                )
 
 
 def row(page: Page, number: int) -> Locator:
@@ -309,7 +335,7 @@ def test_it_looks_as_designed(guest: Guest, judged: Judged, picture: Callable[..
     }
     for name, options in looks.items():
         page = guest("/account", **options)
-        chosen(judged, page, 34)
+        lived_in(judged, page)
         visit(page)
         page.get_by_label("Your prompt").fill("How do I start running?")
         page.keyboard.press("Enter")

@@ -58,6 +58,9 @@
 
   const escape = () => {
     if (helping()) return help(false);
+    // Out of the box for a reason: the keys are ours again, and nothing else is closed or stopped.
+    const box = part("reason-text");
+    if (box?.contains(document.activeElement)) return document.activeElement.blur();
     part(CLOSERS.find((id) => part(id)?.checkVisibility()))?.click();
   };
 
