@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 import zlib
@@ -30,29 +29,25 @@ from transformers import AutoTokenizer
 from backend.base_model import resolve
 from benchmarks.gate_candidates import Candidate, bad, good
 from benchmarks.gate_report import (
+    DOCUMENT,
     RESULTS,
-    YARDSTICK,
     document,
     read_records,
     summarize,
     write_records,
 )
-from benchmarks.gate_world import Sizes, Weights, World
+from benchmarks.gate_world import Sizes, World
+from benchmarks.gate_yardstick import Yardstick
 from benchmarks.learning_world import as_prompt
 from dev.random_model import random_model
 from trainer.config import GateConfig, TrainConfig
 from trainer.gate import GateFigures, judge
+from trainer.held_out import HeldOutReading, held_out_readings
 from trainer.language_model import LanguageModel, load_language_model
-from trainer.learning import pair_tokens, reference_logps
-from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
-from trainer.measuring import Examination, held_out_losses, measure, nonfinite
-from trainer.probes import BaseTexts, Probe, read_texts, text_figures, write_texts
-from trainer.scoring import response_logps
+from trainer.measuring import Examination, measure
+from trainer.probes import BaseTexts
 
 CACHE = Path("~/.cache/attune")
-YARD_TOKENS = 40
-YARD_SEED = 977
-SURELY = 1e9
 TINY = TrainConfig(
     prefix_tokens=4,
     epochs=1,
@@ -60,7 +55,9 @@ TINY = TrainConfig(
     lora_alpha=8,
     gate=GateConfig(probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0),
 )
-TINY_SIZES = Sizes(learn=4, gate=2, yard=2, probes=2, yard_probes=2, tokens=12, guess=True)
+TINY_SIZES = Sizes(
+    learn=4, gate=2, yard=2, probes=2, yard_probes=2, tokens=12, rounds=2, guess=True
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 _say(_line(name, known[name]))
     summary = summarize(known, TINY.gate if asked.tiny else GateConfig())
     if asked.results == RESULTS:
-        document(summary, known)
+        document(summary, known, DOCUMENT)
     print(json.dumps(summary))
     return summary
 
@@ -97,8 +94,8 @@ class Bench:
     def __init__(self, world: World) -> None:
         self._world = world
         self._base_texts = BaseTexts()
-        self._before: dict[str, list[float]] = {}
-        self._sound_yard: dict[str, dict[str, float]] = {}
+        self._before: dict[str, list[HeldOutReading]] = {}
+        self._yardstick = Yardstick(world)
 
     def judged(self, name: str) -> dict[str, Any]:
         """The record of one candidate: how it came about, figures, verdict, yardstick."""
@@ -120,7 +117,7 @@ class Bench:
             "cpu_s": round(cpu_s, 2),
         }
         if candidate.kind != "good":
-            record["yardstick"] = self._yardstick(candidate)
+            record["yardstick"] = self._yardstick.held_to(candidate)
         return record
 
     def _measured(self, candidate: Candidate) -> GateFigures:
@@ -129,7 +126,7 @@ class Bench:
         references = world.references()
         if candidate.parent.name not in self._before:
             with world.attach(candidate.parent.weights) as (_, users):
-                self._before[candidate.parent.name] = held_out_losses(
+                self._before[candidate.parent.name] = held_out_readings(
                     world.base, users, held_out, references, world.config
                 )
         prompts = [as_prompt(p) for p in world.probes[: world.config.gate.probe_prompts]]
@@ -153,88 +150,6 @@ class Bench:
                 base_texts=self._base_texts,
             )
         return figures
-
-    def _yardstick(self, candidate: Candidate) -> dict[str, Any]:
-        """By how much the candidate is worse than its sound original, and whether it counts."""
-        if nonfinite({**candidate.weights.adapter, **candidate.weights.users}):
-            return {"bad": True, "because": ["not finite"]}
-        worst: dict[str, float] = {}
-        for user in candidate.hurt:
-            key = f"{candidate.sound.name} {user}"
-            if key not in self._sound_yard:
-                self._sound_yard[key] = self._seen(candidate.sound.weights, user)
-            was, now = self._sound_yard[key], self._seen(candidate.weights, user)
-            rises = {
-                "nll_rise_nats": now["nll"] - was["nll"],
-                "repetition_rise": now["repetition"] - was["repetition"],
-                "length_ratio": -now["tokens"] / max(1e-9, was["tokens"]),
-            }
-            if "loss" in now:
-                rises["loss_rise_nats"] = now["loss"] - was["loss"]
-                rises["accuracy_drop"] = was["accuracy"] - now["accuracy"]
-                rises["end_logp_drop_nats"] = was.get("end", 0.0) - now.get("end", 0.0)
-            # An undefined figure (no token at all) is as bad as can be.
-            for name, rise in rises.items():
-                sure = SURELY if math.isnan(rise) else rise
-                worst[name] = max(worst.get(name, -SURELY), sure)
-        because = [name for name, value in worst.items() if _too_much(name, value)]
-        return {"bad": bool(because), "because": because, "worst": worst}
-
-    @torch.no_grad()
-    def _seen(self, weights: Weights, user: int | None) -> dict[str, float]:
-        """One writer on other prompts and other pairs than the gate's."""
-        world = self._world
-        prompts = [as_prompt(prompt) for prompt in world.yard_probes]
-        with world.attach(weights) as (adapter, users):
-            prefix = users.prefix(user)
-            probes = [Probe(prompt, prefix) for prompt in prompts]
-            ids = write_texts(
-                world.base, world.format, probes, new_tokens=YARD_TOKENS, seed=YARD_SEED
-            )
-            budget = world.config.forward_tokens
-            with adapter.disabled():
-                texts = read_texts(world.base, world.format, prompts, ids, max_tokens=budget)
-            figures = text_figures(texts)
-            seen = {
-                "nll": figures.nll_nats,
-                "repetition": figures.repetition,
-                "tokens": figures.mean_tokens,
-            }
-            rows = [r for r in world.rows(world.yard) if r.pair.user_id == user]
-            if rows:
-                sides = [r.chosen for r in rows] + [r.rejected for r in rows]
-                logps = response_logps(
-                    world.base.model, sides, [prefix] * len(sides), max_tokens=budget
-                )
-                reference = reference_logps(rows, world.references(), logps.device)
-                margin = recipe_margin(
-                    PairLogps(*logps.view(2, -1)),
-                    reference,
-                    pair_tokens(rows, logps.device),
-                    world.config,
-                )
-                seen["loss"] = float(sigmoid_loss(margin, world.config.beta).mean())
-                seen["accuracy"] = float((margin > 0).float().mean())
-                ended = [r for r in sides if r.response_ids[-1] in world.base.stop_ids][:6]
-                if ended:
-                    whole = response_logps(
-                        world.base.model, ended, [prefix] * len(ended), max_tokens=budget
-                    )
-                    cut = [replace(r, response_ids=r.response_ids[:-1]) for r in ended]
-                    kept = [i for i, r in enumerate(cut) if r.response_ids]
-                    before = response_logps(
-                        world.base.model,
-                        [cut[i] for i in kept],
-                        [prefix] * len(kept),
-                        max_tokens=budget,
-                    )
-                    seen["end"] = float((whole[kept] - before).mean())
-        return seen
-
-
-def _too_much(name: str, value: float) -> bool:
-    bound = YARDSTICK[name]
-    return value > -bound if name == "length_ratio" else value > bound
 
 
 def _embedded(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from benchmarks.gate_candidates import CLASSES
+from benchmarks.gate_damage import CLASSES
+from benchmarks.gate_yardstick import BOUNDS
 from benchmarks.sections import put_between
 from trainer.config import GateConfig
 from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, judge
@@ -17,15 +19,6 @@ from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, judge
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "gate.json"
 DOCUMENT = ROOT / "docs" / "RESULTS.md"
-# Really bad is what is worse than the sound candidate by so much, on what the gate does not see.
-YARDSTICK = {
-    "nll_rise_nats": 0.5,
-    "repetition_rise": 0.25,
-    "length_ratio": 0.4,
-    "end_logp_drop_nats": 2.5,
-    "loss_rise_nats": 0.1,
-    "accuracy_drop": 0.15,
-}
 
 
 def summarize(known: Mapping[str, Mapping[str, Any]], bounds: GateConfig) -> dict[str, Any]:
@@ -91,7 +84,7 @@ def read_records(path: Path) -> dict[str, Any]:
 def write_records(path: Path, known: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    content = {"yardstick": YARDSTICK, "candidates": _encoded(known)}
+    content = {"yardstick": BOUNDS, "candidates": _encoded(known)}
     partial.write_text(json.dumps(content, allow_nan=False) + "\n")
     partial.replace(path)
 
@@ -113,8 +106,8 @@ def _decoded(data: Any) -> Any:
     return [_decoded(value) for value in data] if isinstance(data, list) else data
 
 
-def document(summary: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Renew the section between the marks in docs/RESULTS.md."""
+def document(summary: Mapping[str, Any], known: Mapping[str, Any], path: Path) -> None:
+    """Renew the section between the marks in `path`."""
     rows = [
         f"| {kind} | {c['bad']} | {c['refused']} | {c['left_out']} |"
         for kind, c in summary["by_class"].items()
@@ -131,6 +124,7 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         for name, r in known.items()
         if r["kind"] == "good" and (reasons := judge(_figures(r["figures"]), GateConfig()))
     ]
+    good = [_figures(r["figures"]) for r in known.values() if r["kind"] == "good"]
     apart = summary["set_aside"]
     lines = [
         "## The gate: `make bench-gate`",
@@ -148,5 +142,63 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         *rows,
         "",
         *(missed or ["No verdict was wrong."]),
+        "",
+        "How near the good ones come to the bounds:",
+        "",
+        "| figure | farthest of all good ones | bound |",
+        "| --- | --- | --- |",
+        *_margins(good, GateConfig()),
     ]
-    put_between(DOCUMENT, "gate", "\n".join(lines))
+    put_between(path, "gate", "\n".join(lines))
+
+
+def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
+    """A table's rows: each figure that has one bound for all, where it is farthest out."""
+    texts = [(f.base_texts, t) for f in good if f.base_texts for t in f.texts.values()]
+    ends = [
+        -change
+        for f in good
+        for change in _by_user((p.user_id, p.end_logp_change) for p in f.held_out)
+    ]
+    own = [
+        rise
+        for f in good
+        for rise in _by_user((p.user_id, p.own_nats - p.generic_nats) for p in f.round_pairs)
+    ]
+    farthest = {
+        "own vector over none, nats": (own, bounds.max_own_over_generic_nats),
+        "chosen responses' drop, nats a token": (
+            [-mean([p.chosen_logp_change for p in f.round_pairs]) for f in good],
+            bounds.max_chosen_logp_drop_nats,
+        ),
+        "end of turn's drop from the parent, nats": (ends, bounds.max_end_logp_drop_nats),
+        "texts' unlikeliness over the base's, nats a token": (
+            [t.nll_nats - base.nll_nats for base, t in texts],
+            bounds.max_nll_rise_nats,
+        ),
+        "base texts' drop, nats a token": (
+            [drift for f in good for drift in f.drift_nats.values()],
+            bounds.max_drift_nats,
+        ),
+        "repeated 4-grams": ([t.repetition for _, t in texts], bounds.max_repetition),
+        "length over the base's": (
+            [t.mean_tokens / base.mean_tokens for base, t in texts],
+            bounds.max_length_ratio,
+        ),
+    }
+    rows = [
+        f"| {name} | {max(values):.2f} | {bound} |"
+        for name, (values, bound) in farthest.items()
+        if values
+    ]
+    shortest = min(t.mean_tokens / base.mean_tokens for base, t in texts)
+    return [*rows, f"| the same, shortest | {shortest:.2f} | {bounds.min_length_ratio} |"]
+
+
+def _by_user(figures: Iterable[tuple[int, float | None]]) -> list[float]:
+    """Each user's mean of what is known."""
+    by_user: dict[int, list[float]] = {}
+    for user, value in figures:
+        if value is not None:
+            by_user.setdefault(user, []).append(value)
+    return [mean(values) for values in by_user.values()]

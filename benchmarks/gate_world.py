@@ -70,6 +70,7 @@ class Sound:
 class Sizes:
     """How much of everything: prompts to learn from, for the gate, for the yardstick.
 
+    `rounds`: the parent's, each of everybody: before some rounds vectors have little to lose.
     `guess`: whether users decide at random between texts they like alike; else they do not choose.
     """
 
@@ -79,6 +80,7 @@ class Sizes:
     probes: int = 16
     yard_probes: int = 8
     tokens: int = 40
+    rounds: int = 4
     guess: bool = False
 
 
@@ -132,13 +134,17 @@ class World:
             yield adapter, users_from_tensors(kind, weights.users, (), self.base.device)
 
     def parent(self) -> Sound:
-        """Everybody's first round, from the initial state."""
-        start = Weights(
+        """Everybody's first rounds, from the initial state; with the pairs of the last one."""
+        weights = Weights(
             initial_adapter(self.base.model, self.config),
             initial_users(self.base.model, self.base.tokenizer, self.config).tensors(),
         )
-        pairs = self._pairs(self._learn, USERS, per_prompt=1, seed="parent")
-        return self._trained("parent", start, pairs, self.config)
+        for turn in range(self.sizes.rounds):
+            pairs = self._pairs(self._learn, USERS, per_prompt=1, seed=f"parent {turn}")
+            config = replace(self.config, seed=100 + turn)
+            parent = self._trained(f"parent-{turn}", weights, pairs, config)
+            weights = parent.weights
+        return parent
 
     def child(self, number: int) -> Sound:
         """A sound round on from the parent: others take part, other pairs, rates and seeds."""
@@ -154,20 +160,37 @@ class World:
         pairs = self._pairs(self._learn, some, per_prompt=1, seed=f"child {number}")
         return self._trained(f"child-{number}", self.parent().weights, pairs, config)
 
-    def harsh(self, number: int) -> Weights:
-        """The published objective (no DPOP, no NLL) at many times the rates."""
+    def harsh(self, sound: Sound) -> Weights:
+        """The same round by the published objective (no DPOP, no NLL) at many times the rates."""
         config = replace(
             self.config,
-            seed=number,
             epochs=3,
             dpop_lambda=0.0,
             nll_weight=0.0,
             learning_rate_adapter=4 * self.config.learning_rate_adapter,
             learning_rate_vector=10 * self.config.learning_rate_vector,
         )
-        some = {user: USERS[user] for user in OPPOSED[number % 2]}
-        pairs = self._pairs(self._learn, some, per_prompt=1, seed=f"harsh {number}")
-        return self._trained(f"harsh-{number}", self.parent().weights, pairs, config).weights
+        start = self.parent().weights
+        return self._trained(f"harsh-{sound.name}", start, sound.pairs, config).weights
+
+    def misread(self, sound: Sound) -> Weights:
+        """Users who took part learn their choices the wrong way round; nothing shared moves."""
+        config = replace(
+            self.config,
+            own_epochs=self.config.epochs,
+            learning_rate_vector=5 * self.config.learning_rate_vector,
+        )
+        pairs = _reversed(sound.pairs)
+        return self._trained(f"misread-{sound.name}", sound.weights, pairs, config).weights
+
+    def forgetting(self, sound: Sound) -> Weights:
+        """The adapter unlearns those who did not take part; every vector stays what it was."""
+        config = replace(self.config, learning_rate_adapter=4 * self.config.learning_rate_adapter)
+        absent = {user: rule for user, rule in USERS.items() if user not in sound.took_part}
+        pairs = self._pairs(self._learn, absent, per_prompt=1, seed=f"forgetting {sound.name}")
+        name = f"forgetting-{sound.name}"
+        trained = self._trained(name, sound.weights, _reversed(pairs), config)
+        return Weights(trained.weights.adapter, sound.weights.users)
 
     def _trained(
         self, name: str, start: Weights, pairs: tuple[PreferencePair, ...], config: TrainConfig
@@ -270,6 +293,10 @@ class World:
 def _bank(count: int) -> list[str]:
     """`count` prompts of the bank, always the same ones."""
     return random.Random("gate").sample([prompt["text"] for prompt in shipped()], count)
+
+
+def _reversed(pairs: Sequence[PreferencePair]) -> tuple[PreferencePair, ...]:
+    return tuple(replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs)
 
 
 def clone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

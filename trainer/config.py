@@ -29,7 +29,8 @@ class GateConfig:
             higher under the user's vector than under the generic one.
         max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
             below the base model's.
-        max_end_logp_drop_nats: the same for the end of turn where a chosen response ended.
+        max_end_logp_drop_nats: the same for the end of turn where a chosen response ended; and, on
+            a user's held-out pairs, how far that may fall below the parent's.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
         text_spread_nats: spread of that between sound texts, put down to chance.

@@ -9,6 +9,9 @@ The rules, for figures of the round (candidate) and of the version it started fr
    taken as at least `held_out_spread_nats`: few pairs must be much worse, many only a little. The
    same for the worst-off user and for the oldest user (whose latest choice is longest ago), each
    counted only with `held_out_min_pairs` pairs. Without held-out pairs there is nothing to judge.
+   Where their responses ended, chosen or not, the end of turn is under nobody's vector more than
+   `max_end_logp_drop_nats` less likely than under the parent's: probe texts are too short to show
+   that somebody's no longer end.
 4. The round's own pairs: under a user's own vector their mean DPO loss is at most
    `max_own_over_generic_nats` above that under e₀, for each user with at least three of them and
    for all together. A vector that suits its user worse than none,
@@ -43,11 +46,18 @@ _OWN_PAIRS = 3
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPair:
-    """DPO loss (nats) of one pair never trained on, under its user's vector."""
+    """One pair never trained on, under its user's vector.
+
+    Attributes:
+        parent_nats, candidate_nats: its DPO loss.
+        end_logp_change: log-prob of the end of turn, candidate − parent, nats, mean of the
+            responses that ended; None where neither did.
+    """
 
     user_id: int
     parent_nats: float
     candidate_nats: float
+    end_logp_change: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +206,13 @@ def _held_out_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
             reasons.append(
                 f"{name} are worse than before: loss {rise:+.2f} nats over {len(pairs)} pairs, "
                 f"at most {allowed:+.2f} allowed"
+            )
+    for user, pairs in by_user.items():
+        changes = [p.end_logp_change for p in pairs if p.end_logp_change is not None]
+        if changes and not -_mean(changes) <= config.max_end_logp_drop_nats:
+            reasons.append(
+                f"user {user}: responses no longer end: the end of turn is {-_mean(changes):.2f} "
+                f"nats less likely than before, at most {config.max_end_logp_drop_nats:.2f} allowed"
             )
     return reasons
 

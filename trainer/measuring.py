@@ -16,7 +16,8 @@ from torch import Tensor
 from trainer.adapter import AttachedAdapter
 from trainer.batching import PairRows, Row
 from trainer.config import TrainConfig
-from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, oldest_user
+from trainer.gate import GateFigures, RoundPair, TextFigures, oldest_user
+from trainer.held_out import HeldOutReading, held_out_pair, held_out_readings
 from trainer.language_model import LanguageModel
 from trainer.learning import pair_tokens, reference_logps
 from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
@@ -48,7 +49,7 @@ class Examination:
         kind: of the round; in a vector round the generic user cannot have changed.
         round_id: seeds the texts, and turns through the users who did not take part.
         pairs: trained on. held_out: never trained on.
-        before: the held-out pairs' losses under the parent, nats (`held_out_losses`).
+        before: the held-out pairs under the parent (`held_out_readings`).
         references: response_id → summed log π_ref, nats, of every response in the pairs.
         carried: the parent's tensors of users, as `UserModel.tensors` gives them.
         prompts: the probe texts answer these.
@@ -58,7 +59,7 @@ class Examination:
     round_id: int
     pairs: Sequence[PairRows]
     held_out: Sequence[PairRows]
-    before: Sequence[float]
+    before: Sequence[HeldOutReading]
     references: Mapping[int, float]
     carried: Mapping[str, Tensor]
     prompts: Sequence[tuple[Message, ...]]
@@ -75,8 +76,9 @@ def measure(
 ) -> tuple[GateFigures, tuple[dict[str, Any], ...]]:
     """All the gate judges a candidate by, and the texts it wrote.
 
-    The candidate is the model with `adapter` attached and `users`. With numbers that are not
-    finite nothing else is measured.
+    The candidate is the model with `adapter` attached and `users`. One with numbers that are not
+    finite, or that has altered users who did not take part, is refused whatever it writes: nothing
+    else is measured.
     """
     pairs, held_out = examination.pairs, examination.held_out
     took_part = [rows.pair for rows in pairs]
@@ -92,9 +94,9 @@ def measure(
         texts={},
         drift_nats={},
     )
-    if figures.nonfinite:
+    if figures.nonfinite or figures.altered:
         return figures, ()
-    after = held_out_losses(base, users, held_out, examination.references, config)
+    after = held_out_readings(base, users, held_out, examination.references, config)
     absent = _absentee(tensors["user_ids"].tolist(), took_part, examination.round_id)
     writers = (
         # In a vector round nobody else can write otherwise than before.
@@ -117,7 +119,7 @@ def measure(
     figures = replace(
         figures,
         held_out=tuple(
-            HeldOutPair(rows.pair.user_id, before, now)
+            held_out_pair(rows, before, now)
             for rows, before, now in zip(held_out, examination.before, after, strict=True)
         ),
         round_pairs=round_pairs(base, users, pairs, examination.references, config),
@@ -127,29 +129,6 @@ def measure(
         drift_nats=drift,
     )
     return figures, samples
-
-
-@torch.no_grad()
-def held_out_losses(
-    base: LanguageModel,
-    users: UserModel,
-    pairs: Sequence[PairRows],
-    references: Mapping[int, float],
-    config: TrainConfig,
-) -> list[float]:
-    """The DPO loss −log σ(β h(u)) of each pair under its user's vector, in nats."""
-    if not pairs:
-        return []
-    vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in pairs}}
-    own = [vectors[p.pair.user_id] for p in pairs]
-    rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-    logps = response_logps(base.model, rows, own + own, max_tokens=config.forward_tokens)
-    policy = PairLogps(*logps.view(2, -1))
-    reference = reference_logps(pairs, references, logps.device)
-    tokens = pair_tokens(pairs, logps.device)
-    # One scale whatever the recipe's loss is, so that the gate's bounds keep their meaning.
-    losses = sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
-    return [float(loss) for loss in losses]
 
 
 @torch.no_grad()

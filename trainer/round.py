@@ -25,9 +25,10 @@ from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
 from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
+from trainer.held_out import held_out_readings
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
-from trainer.measuring import Examination, held_out_losses, measure, probe_messages
+from trainer.measuring import Examination, measure, probe_messages
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
 from trainer.scoring import check_head, response_logps
@@ -123,7 +124,7 @@ def run_round(
             adapter = stack.enter_context(attached(base.model, request.config, weights))
         except ValueError as error:
             raise RoundFailed(str(error)) from error
-        before = held_out_losses(base, users, held_out, references, request.config)
+        before = held_out_readings(base, users, held_out, references, request.config)
         learner = Learner(
             base.model,
             adapter.parameters,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.gate import main
-from benchmarks.gate_candidates import CLASSES
-from benchmarks.gate_report import read_records
+from benchmarks.gate_damage import CLASSES
+from benchmarks.gate_report import document, read_records
 
 
 def test_it_judges_every_class_and_resumes(
@@ -30,3 +31,9 @@ def test_it_judges_every_class_and_resumes(
     assert records["bad-003"]["reasons"][0].startswith("users who did not take part")
     # The figures are kept as the judge reads them: it comes to the same verdicts again.
     assert main([*told, "--judge-again"]) == summary
+    page = tmp_path / "RESULTS.md"
+    page.write_text("<!-- gate: begin -->\n<!-- gate: end -->\n")
+    document(summary, records, page)
+    written = page.read_text()
+    assert "| not finite | 1 | 1 | 0 |" in written
+    assert re.search(r"\| repeated 4-grams \| \d\.\d\d \| 0\.3 \|", written)

@@ -40,7 +40,7 @@ def with_text(**changes: Any) -> GateFigures:
 
 
 def rises(*changes: float, user: int = 1) -> tuple[HeldOutPair, ...]:
-    return tuple(HeldOutPair(user, 0.7, 0.7 + change) for change in changes)
+    return tuple(HeldOutPair(user, 0.7, 0.7 + change, None) for change in changes)
 
 
 def test_a_healthy_round_passes_and_says_it_had_no_held_out_pairs() -> None:
@@ -106,6 +106,26 @@ def test_responses_must_go_on_to_end(change: float | None, passes: bool) -> None
     reasons = judge(replace(HEALTHY, end_logp_change=change), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("responses no longer end")
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ((-1.9, None, -2.05), True),
+        ((-1.9, None, -2.15), False),
+        ((math.nan, 0.0), False),
+        ((None, None), True),
+        ((5.0,), True),
+    ],
+)
+def test_nobodys_held_out_responses_may_cease_to_end(
+    changes: tuple[float | None, ...], passes: bool
+) -> None:
+    held_out = tuple(HeldOutPair(4, 0.7, 0.6, change) for change in changes)
+    elsewhere = HeldOutPair(5, 0.7, 0.6, 9.0)  # what others gain makes up for nothing
+    reasons = judge(replace(HEALTHY, held_out=(*held_out, elsewhere)), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 4: responses no longer end")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
 from tests.trainer.conftest import CONFIG, opposed_pairs, prompt
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import Row, pair_rows
+from trainer.held_out import held_out_readings
 from trainer.measuring import (
     Examination,
     altered_users,
     end_logp_change,
-    held_out_losses,
     measure,
     round_pairs,
 )
@@ -71,9 +74,9 @@ def test_round_pairs_are_losses_under_own_and_generic_vector(base, tokenizer) ->
     assert [pair.user_id for pair in measured] == [1] * 3 + [2] * 3
     # Three of each user's four, evenly.
     taken = [rows[i] for i in (0, 2, 4, 1, 3, 5)]
-    own = held_out_losses(base, users, taken, references, CONFIG)
-    for pair, loss in zip(measured, own, strict=True):
-        assert abs(pair.own_nats - loss) < 1e-4
+    own = held_out_readings(base, users, taken, references, CONFIG)
+    for pair, reading in zip(measured, own, strict=True):
+        assert abs(pair.own_nats - reading.loss_nats) < 1e-4
         # User 2 has not been met and is the generic user.
         assert (abs(pair.own_nats - pair.generic_nats) < 1e-4) is (pair.user_id == 2)
 
@@ -102,28 +105,67 @@ def test_the_end_of_turn_is_compared_where_a_chosen_response_ended(base, tokeniz
     assert abs(change - sum(expected) / len(expected)) < 1e-4
 
 
+def measured(base, tokenizer, users, carried, round_id: int = 1):
+    """What `measure` finds in a full round of users 1 and 2."""
+    prompts = PromptFormat(base.tokenizer, 4)
+    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
+    examination = Examination(
+        kind="full",
+        round_id=round_id,
+        pairs=rows,
+        held_out=(),
+        before=(),
+        references=known_references(base, rows),
+        carried=carried,
+        prompts=[prompt("What is tea?")],
+    )
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        return measure(base, adapter, users, examination, config=CONFIG, base_texts=BaseTexts())
+
+
+def test_a_held_out_pairs_end_of_turn_is_read_where_a_response_ended(base, tokenizer) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
+    users = individual_from_tensors(users_of(base, 1), (), base.device)
+    readings = held_out_readings(base, users, rows, known_references(base, rows), CONFIG)
+    for pair, reading in zip(rows, readings, strict=True):
+        vector = users.prefix(pair.pair.user_id).detach()
+        ends = []
+        for row in (pair.chosen, pair.rejected):
+            if row.response_ids[-1] in base.stop_ids:
+                cut = replace(row, response_ids=row.response_ids[:-1])
+                with torch.no_grad():
+                    whole, before = (
+                        float(response_logps(base.model, [r], [vector], max_tokens=999))
+                        for r in (row, cut)
+                    )
+                ends.append(whole - before)
+        assert reading.end_logp == pytest.approx(sum(ends) / len(ends), abs=1e-4)
+
+
 def test_one_of_those_who_did_not_take_part_writes_too_another_in_each_round(
     base, tokenizer
 ) -> None:
-    prompts = PromptFormat(base.tokenizer, 4)
-    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
     tensors = users_of(base, 1, 2, 3, 4)
     users = individual_from_tensors(tensors, (1, 2), base.device)
     for round_id, absent in ((1, "user 4"), (2, "user 3")):
-        examination = Examination(
-            kind="full",
-            round_id=round_id,
-            pairs=rows,
-            held_out=(),
-            before=(),
-            references=known_references(base, rows),
-            carried=tensors,
-            prompts=[prompt("What is tea?")],
-        )
-        with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-            figures, samples = measure(
-                base, adapter, users, examination, config=CONFIG, base_texts=BaseTexts()
-            )
+        figures, samples = measured(base, tokenizer, users, tensors, round_id)
         assert list(figures.texts) == ["generic", "user 1", "user 2", absent]
         assert list(figures.drift_nats) == list(figures.texts)
         assert len(samples) == 5
+
+
+def test_what_is_refused_whatever_it_writes_writes_nothing(base, tokenizer) -> None:
+    tensors = users_of(base, 1, 2, 3)
+    elsewhere = {**tensors, "offsets": tensors["offsets"].clone()}
+    elsewhere["offsets"][2] += 1
+    undefined = {**tensors, "offsets": tensors["offsets"].clone()}
+    undefined["offsets"][0, 0, 0] = float("nan")
+    for candidate, altered, nonfinite in (
+        (elsewhere, (3,), ()),
+        (undefined, (), ("offsets",)),
+    ):
+        users = individual_from_tensors(candidate, (1, 2), base.device)
+        figures, samples = measured(base, tokenizer, users, tensors)
+        assert (figures.altered, figures.nonfinite) == (altered, nonfinite)
+        assert (figures.base_texts, dict(figures.texts), samples) == (None, {}, ())
