@@ -62,7 +62,9 @@ def attached(
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 for part in ("lora_A", "lora_B"):
-                    parameters[_key(name, part)] = getattr(module, part)[_NAME].weight
+                    # PEFT makes them in the base model's dtype. AdamW's small steps vanish in bf16.
+                    factor = getattr(module, part)[_NAME].float()
+                    parameters[_key(name, part)] = factor.weight
         _copy_weights(parameters, weights)
         yield AttachedAdapter(tuner, parameters)
     finally:

@@ -37,13 +37,18 @@ class SharedModel:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Take the tensors `model` has now; its parameters may be given others afterwards."""
+        """Take the tensors `model` has now; its parameters may be given others afterwards.
+
+        On a CPU they move into shared memory, so nobody may be reading them. On CUDA they stay.
+        """
         aliases: dict[int, object] = {
             id(parameter): nn.Parameter(parameter.data, requires_grad=False)
             for parameter in model.parameters()
         }
         aliases |= {id(buffer): buffer.data for buffer in model.buffers()}
         self._model = copy.deepcopy(model, aliases)
+        # Left to `handles` they would move under an engine that is reading them: a crash.
+        self._model.share_memory()
 
     def handles(self) -> str | None:
         """One line of text for one process; None, and the log says why, where there can be none.

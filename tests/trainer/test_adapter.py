@@ -56,6 +56,15 @@ def test_disabled_is_the_base_model_and_detached_leaves_no_trace(base) -> None:
     assert not any(p.requires_grad for p in base.model.parameters())
 
 
+def test_in_a_bfloat16_model_the_weights_stay_what_they_were(base) -> None:
+    base.model.to(torch.bfloat16)
+    weights = loud(base)
+    with attached(base.model, CONFIG, weights) as adapter:
+        assert logits(base).dtype == torch.bfloat16
+        tensors = adapter.tensors()
+    assert all(torch.equal(tensors[name], weight) for name, weight in weights.items())
+
+
 def test_an_error_inside_detaches_too(base) -> None:
     modules = [id(module) for module in base.model.modules()]
     with pytest.raises(KeyError), attached(base.model, CONFIG, loud(base)):

@@ -60,6 +60,26 @@ def test_opposed_tastes_are_learned_and_the_round_passes(
     assert set(version.vectors.personal) == {1, 2}
 
 
+def test_a_model_in_bfloat16_learns_in_fp32(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
+) -> None:
+    """Steps this small vanish where weights are kept in bfloat16, whose numbers lie further apart."""
+    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    config = replace(recipe, epochs=1, learning_rate_adapter=1e-6, learning_rate_vector=1e-6)
+    result = run(base, round_request(config=config))
+    for name in TENSORS:
+        kept = load_file(Path(result.artifact) / name)
+        assert all(t.dtype == torch.float32 for t in kept.values() if t.is_floating_point())
+    before, after = (
+        load_file(path / artifacts.ADAPTER_WEIGHTS) for path in (initial, Path(result.artifact))
+    )
+    steps = len(result.curve)
+    for name, weight in before.items():
+        moved = after[name] - weight
+        assert moved.any()
+        assert moved.abs().max() <= 1.1e-6 * steps
+
+
 def test_progress_tells_every_phase_in_order(base: LanguageModel, round_request: Request) -> None:
     seen: list[Progress] = []
     result = run(base, round_request(), seen)

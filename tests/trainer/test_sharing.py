@@ -121,6 +121,15 @@ def test_another_process_computes_with_the_very_same_tensors(
         assert ask(child, "")["logits"] == logits(model)
 
 
+@pytest.mark.usefixtures("file_system")
+def test_nothing_moves_under_an_engine_that_reads_it() -> None:
+    model, *_ = models()
+    shared = SharedModel(model)
+    places = [tensor.data_ptr() for tensor in model.state_dict().values()]
+    assert shared.handles() is not None
+    assert [tensor.data_ptr() for tensor in model.state_dict().values()] == places
+
+
 def test_handles_that_lead_nowhere_are_an_error_of_their_own(tmp_path: Path) -> None:
     for handles in ("", "no base64", "bm8gcGlja2xl", "Y29zCm5vd2hlcmUKLg=="):
         with pytest.raises(CannotAttach):
