@@ -63,7 +63,7 @@ def test_opposed_tastes_are_learned_and_the_round_passes(
 def test_a_model_in_bfloat16_learns_in_fp32(
     base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
 ) -> None:
-    """Steps this small vanish where weights are kept in bfloat16, whose numbers lie further apart."""
+    """Steps this small vanish where weights are kept in bfloat16: its numbers lie too far apart."""
     base.model.to(torch.bfloat16)  # type: ignore[arg-type]
     config = replace(recipe, epochs=1, learning_rate_adapter=1e-6, learning_rate_vector=1e-6)
     result = run(base, round_request(config=config))
