@@ -44,7 +44,10 @@ def one_token_attention(
     groups = key.shape[1]
     scaling = kwargs.get("scaling") or size**-0.5
     scaled = query.reshape(batch, groups, heads // groups, size) * scaling
-    scores = scaled @ key.transpose(-1, -2)
+    if key.dtype == torch.bfloat16:  # the other way round every key would be copied
+        scores = (key @ scaled.transpose(-1, -2)).transpose(-1, -2)
+    else:
+        scores = scaled @ key.transpose(-1, -2)
     if attention_mask is not None:
         scores = scores.where(attention_mask, -torch.inf)
     return (scores.softmax(-1) @ value).reshape(batch, 1, heads, -1), None

@@ -1,10 +1,13 @@
-/* The products and norms of decoding a few rows: one thread, fp32.
+/* The products and norms of decoding a few rows: one thread, fp32 or bf16, sums in fp32.
 
-   attune_linear: y = x W'. What counts is how fast W is read. One or two rows take it as a single stream, as the
+   attune_linear: y = x W', y in fp32. What counts is how fast W is read. One or two rows take it as a single stream, as the
    hardware prefetches best; three or four take three outputs at a time and ask for the next three
    while they compute. */
 
 #include <math.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -13,10 +16,84 @@
 #else
 #define LANES 4
 #endif
-#define LINE 16 /* floats */
-#define UNROLL _Pragma("GCC unroll 8")
+#define LINE 64 /* bytes */
+#define UNROLL _Pragma("GCC unroll 16")
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+typedef float f32;
+typedef unsigned short bf16; /* the upper half of an fp32 number */
+typedef unsigned bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef bf16 halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+static inline float number_f32(f32 x) { return x; }
+static inline float number_bf16(bf16 x)
+{
+    union { unsigned bits; float number; } wide = {(unsigned)x << 16};
+    return wide.number;
+}
+static inline f32 narrow_f32(float x) { return x; }
+static inline bf16 narrow_bf16(float x) /* to the nearest, as every bf16 here */
+{
+    union { float number; unsigned bits; } wide = {x};
+    return (wide.bits + 0x7fffu + (wide.bits >> 16 & 1u)) >> 16;
+}
+
+/* LANES numbers in fp32; the same rounded to type T; and written as T when they are rounded. */
+static inline vec wide_f32(const f32 *x) { return *(const vec *)x; }
+static inline vec wide_bf16(const bf16 *x)
+{
+    return (vec)(__builtin_convertvector(*(const halves *)x, bits) << 16);
+}
+static inline vec rounded_f32(vec x) { return x; }
+static inline vec rounded_bf16(vec x)
+{
+    bits all = (bits)x;
+    return (vec)((all + 0x7fffu + (all >> 16 & 1u)) & 0xffff0000u);
+}
+static inline void write_f32(f32 *y, vec x) { *(vec *)y = x; }
+static inline void write_bf16(bf16 *y, vec x)
+{
+    *(halves *)y = __builtin_convertvector((bits)x >> 16, halves);
+}
+
+/* A vector of AT_ONCE_T numbers as it is multiplied, and sum + x w, lane by lane: in bf16 a lane may
+   take two of them. */
+typedef vec many_f32;
+#define AT_ONCE_f32 LANES
+static inline many_f32 load_f32(const f32 *x) { return wide_f32(x); }
+static inline vec add_f32(vec sum, many_f32 x, many_f32 w) { return sum + w * x; }
+
+#if defined(__AVX512BF16__)
+typedef __m512bh many_bf16;
+#define AT_ONCE_bf16 (2 * LANES)
+static inline many_bf16 load_bf16(const bf16 *x) { return (__m512bh)_mm512_loadu_si512(x); }
+static inline vec add_bf16(vec sum, many_bf16 x, many_bf16 w)
+{
+    return (vec)_mm512_dpbf16_ps((__m512)sum, x, w);
+}
+#else
+typedef vec many_bf16;
+#define AT_ONCE_bf16 LANES
+static inline many_bf16 load_bf16(const bf16 *x) { return wide_bf16(x); }
+static inline vec add_bf16(vec sum, many_bf16 x, many_bf16 w) { return sum + w * x; }
+#endif
+
+/* sum + x w, where a lane of x holds SIDE_T numbers of one row, and w as many for all rows. */
+#define SIDE_f32 1
+static inline vec add_side_f32(vec sum, const f32 *x, const f32 *w) { return sum + *(const vec *)x * *w; }
+#define SIDE_bf16 2
+static inline vec add_side_bf16(vec sum, const bf16 *x, const bf16 *w)
+{
+    unsigned two;
+    __builtin_memcpy(&two, w, sizeof two);
+#if defined(__AVX512BF16__)
+    return add_bf16(sum, load_bf16(x), (__m512bh)_mm512_set1_epi32((int)two));
+#else
+    bits here = *(const bits *)x;
+    return sum + (vec)(here << 16) * number_bf16(w[0]) + (vec)(here & 0xffff0000u) * number_bf16(w[1]);
+#endif
+}
 
 static inline float total(vec v)
 {
@@ -25,118 +102,163 @@ static inline float total(vec v)
     return sum;
 }
 
-/* x (ROWS, in), W (OUTS, in) -> y (ROWS, OUTS) in rows of `out`. */
-#define BLOCK(NAME, ROWS, OUTS)                                                                   \
-    static void NAME(const float *restrict x, const float *restrict w, float *restrict y,         \
-                     long in, long out)                                                           \
+/* x (ROWS, in), W (OUTS, in), both of type T -> y (ROWS, OUTS) in rows of `out`. */
+#define BLOCK(NAME, ROWS, OUTS, T)                                                                \
+    static void NAME##_##T(const T *restrict x, const T *restrict w, float *restrict y, long in,  \
+                           long out)                                                              \
     {                                                                                             \
+        enum { TURN = 4 * LANES, PER_LINE = LINE / sizeof(T) };                                   \
         vec sums[ROWS][OUTS] = {0};                                                               \
-        const float *next = w + OUTS * in;                                                        \
+        const T *next = w + OUTS * in;                                                            \
         long k = 0;                                                                               \
-        for (; k + 4 * LANES <= in; k += 4 * LANES) {                                             \
+        for (; k + TURN <= in; k += TURN) {                                                       \
             if (OUTS > 1) {                                                                       \
-                UNROLL for (int i = 0; i < OUTS * 4 * LANES / LINE; i++)                          \
-                    __builtin_prefetch(next + i * LINE);                                          \
-                next += OUTS * 4 * LANES;                                                         \
+                UNROLL for (int i = 0; i < OUTS * TURN / PER_LINE; i++)                           \
+                    __builtin_prefetch(next + i * PER_LINE);                                      \
+                next += OUTS * TURN;                                                              \
             }                                                                                     \
-            UNROLL for (int j = 0; j < 4; j++)                                                    \
+            UNROLL for (int j = 0; j < TURN; j += AT_ONCE_##T)                                    \
                 UNROLL for (int o = 0; o < OUTS; o++) {                                           \
-                    vec weight = *(const vec *)(w + o * in + k + j * LANES);                      \
+                    many_##T weight = load_##T(w + o * in + k + j);                               \
                     UNROLL for (int r = 0; r < ROWS; r++)                                         \
-                        sums[r][o] += weight * *(const vec *)(x + r * in + k + j * LANES);        \
+                        sums[r][o] = add_##T(sums[r][o], load_##T(x + r * in + k + j), weight);   \
                 }                                                                                 \
         }                                                                                         \
         UNROLL for (int r = 0; r < ROWS; r++)                                                     \
             UNROLL for (int o = 0; o < OUTS; o++) {                                               \
                 float sum = total(sums[r][o]);                                                    \
-                for (long i = k; i < in; i++) sum += x[r * in + i] * w[o * in + i];               \
+                for (long i = k; i < in; i++)                                                     \
+                    sum += number_##T(x[r * in + i]) * number_##T(w[o * in + i]);                 \
                 y[r * out + o] = sum;                                                             \
             }                                                                                     \
     }
 
-BLOCK(one_by_one, 1, 1)
-BLOCK(two_by_one, 2, 1)
-BLOCK(three_by_one, 3, 1)
-BLOCK(four_by_one, 4, 1)
-BLOCK(three_by_three, 3, 3)
-BLOCK(four_by_three, 4, 3)
-
-void attune_linear(const float *x, const float *w, float *y, long rows, long in, long out)
-{
-    for (long o = 0; o < out;) {
-        long outs = rows > 2 && o + 3 <= out ? 3 : 1;
-        for (long r = 0; r < rows;) {
-            const float *xr = x + r * in, *wo = w + o * in;
-            float *yr = y + r * out + o;
-            long left = rows - r;
-            if (left == 1) {
-                for (long i = 0; i < outs; i++) one_by_one(xr, wo + i * in, yr + i, in, out);
-                r += 1;
-            } else if (left == 2 || left == 5) {
-                for (long i = 0; i < outs; i++) two_by_one(xr, wo + i * in, yr + i, in, out);
-                r += 2;
-            } else if (left == 3 || left == 6) {
-                (outs == 3 ? three_by_three : three_by_one)(xr, wo, yr, in, out);
-                r += 3;
-            } else {
-                (outs == 3 ? four_by_three : four_by_one)(xr, wo, yr, in, out);
-                r += 4;
-            }
-        }
-        o += outs;
+#define FEW(T)                                                                                    \
+    BLOCK(one_by_one, 1, 1, T)                                                                    \
+    BLOCK(two_by_one, 2, 1, T)                                                                    \
+    BLOCK(three_by_one, 3, 1, T)                                                                  \
+    BLOCK(four_by_one, 4, 1, T)                                                                   \
+    BLOCK(three_by_three, 3, 3, T)                                                                \
+    BLOCK(four_by_three, 4, 3, T)                                                                 \
+    static void few_##T(const T *x, const T *w, float *y, long rows, long in, long out)           \
+    {                                                                                             \
+        for (long o = 0; o < out;) {                                                              \
+            long outs = rows > 2 && o + 3 <= out ? 3 : 1;                                         \
+            for (long r = 0; r < rows;) {                                                         \
+                const T *xr = x + r * in, *wo = w + o * in;                                       \
+                float *yr = y + r * out + o;                                                      \
+                long left = rows - r;                                                             \
+                if (left == 1) {                                                                  \
+                    for (long i = 0; i < outs; i++)                                               \
+                        one_by_one_##T(xr, wo + i * in, yr + i, in, out);                         \
+                    r += 1;                                                                       \
+                } else if (left == 2 || left == 5) {                                              \
+                    for (long i = 0; i < outs; i++)                                               \
+                        two_by_one_##T(xr, wo + i * in, yr + i, in, out);                         \
+                    r += 2;                                                                       \
+                } else if (left == 3 || left == 6) {                                              \
+                    (outs == 3 ? three_by_three_##T : three_by_one_##T)(xr, wo, yr, in, out);     \
+                    r += 3;                                                                       \
+                } else {                                                                          \
+                    (outs == 3 ? four_by_three_##T : four_by_one_##T)(xr, wo, yr, in, out);       \
+                    r += 4;                                                                       \
+                }                                                                                 \
+            }                                                                                     \
+            o += outs;                                                                            \
+        }                                                                                         \
     }
-}
+
+FEW(f32)
+FEW(bf16)
 
 #define WIDE 16
 #define VECS (WIDE / LANES)
+#define OUTS_AT_ONCE (LANES == 16 ? 12 : 6) /* as many sums as there are registers for */
 
-/* The inputs of up to 16 rows side by side (in, WIDE), so that a vector holds one input of many rows:
-   no sums across a vector, and six outputs share every load. W (OUTS, in) -> y in rows of `out`. */
-#define WIDE_BLOCK(NAME, OUTS)                                                                    \
-    static void NAME(const float *restrict x, const float *restrict w, float *restrict y,         \
-                     long rows, long in, long out)                                                \
+/* The inputs of up to 16 rows side by side (in / SIDE, WIDE, SIDE), so that a vector holds one input
+   (bf16: two) of many rows: no sums across a vector, and several outputs share every load. A last odd
+   input stands beside a zero. W (OUTS, in) -> y in rows of `out`. */
+#define WIDE_BLOCK(NAME, OUTS, T)                                                                 \
+    static void NAME##_##T(const T *restrict x, const T *restrict w, float *restrict y,           \
+                           long rows, long in, long out)                                          \
     {                                                                                             \
+        enum { PER_LINE = LINE / sizeof(T), TURN = 4 * SIDE_##T };                                \
         vec sums[OUTS][VECS] = {0};                                                               \
-        const float *next = w + OUTS * in;                                                        \
-        for (long k = 0; k < in; k++) {                                                           \
-            if (k % 4 == 0 && OUTS > 1) {                                                         \
+        const T *next = w + OUTS * in;                                                            \
+        long k = 0;                                                                               \
+        for (; k + SIDE_##T <= in; k += SIDE_##T) {                                               \
+            if (k % TURN == 0 && OUTS > 1) {                                                      \
                 __builtin_prefetch(next);                                                         \
-                __builtin_prefetch(next + LINE);                                                  \
-                next += OUTS * 4;                                                                 \
+                __builtin_prefetch(next + PER_LINE);                                              \
+                next += OUTS * TURN;                                                              \
             }                                                                                     \
-            const vec *here = (const vec *)(x + k * WIDE);                                        \
-            UNROLL for (int o = 0; o < OUTS; o++)                                                 \
-                UNROLL for (int v = 0; v < VECS; v++) sums[o][v] += here[v] * w[o * in + k];      \
+            UNROLL for (int o = 0; o < OUTS; o++) UNROLL for (int v = 0; v < VECS; v++)           \
+                sums[o][v] = add_side_##T(sums[o][v], x + k * WIDE + v * LANES * SIDE_##T,        \
+                                          w + o * in + k);                                        \
         }                                                                                         \
         for (int o = 0; o < OUTS; o++)                                                            \
-            for (long r = 0; r < rows; r++) y[r * out + o] = sums[o][r / LANES][r % LANES];       \
+            for (long r = 0; r < rows; r++) {                                                     \
+                float sum = sums[o][r / LANES][r % LANES];                                        \
+                if (k < in)                                                                       \
+                    sum += number_##T(x[k * WIDE + r * SIDE_##T]) * number_##T(w[o * in + k]);    \
+                y[r * out + o] = sum;                                                             \
+            }                                                                                     \
     }
 
-WIDE_BLOCK(wide_by_one, 1)
-WIDE_BLOCK(wide_by_six, 6)
+/* `room` is written to: where x stands side by side. */
+#define MANY(T)                                                                                   \
+    WIDE_BLOCK(wide_by_one, 1, T)                                                                 \
+    WIDE_BLOCK(wide_by_many, OUTS_AT_ONCE, T)                                                     \
+    static void many_rows_##T(const T *x, const T *w, float *y, T *room, long rows, long in,      \
+                              long out)                                                           \
+    {                                                                                             \
+        for (long k = 0; k < in; k += SIDE_##T)                                                   \
+            for (long r = 0; r < WIDE; r++)                                                       \
+                for (long i = k; i < k + SIDE_##T; i++)                                           \
+                    room[k * WIDE + r * SIDE_##T + i - k] = r < rows && i < in ? x[r * in + i] : 0; \
+        long o = 0;                                                                               \
+        for (; o + OUTS_AT_ONCE <= out; o += OUTS_AT_ONCE)                                        \
+            wide_by_many_##T(room, w + o * in, y + o, rows, in, out);                             \
+        for (; o < out; o++) wide_by_one_##T(room, w + o * in, y + o, rows, in, out);             \
+    }
 
-void attune_linear_wide(const float *x, const float *w, float *y, long rows, long in, long out)
-{
-    long o = 0;
-    for (; o + 6 <= out; o += 6) wide_by_six(x, w + o * in, y + o, rows, in, out);
-    for (; o < out; o++) wide_by_one(x, w + o * in, y + o, rows, in, out);
-}
+MANY(f32)
+MANY(bf16)
+
+#define FEW_ROWS 8 /* up to here rows are summed one by one, beyond side by side */
+#define LINEAR(NAME, T)                                                                           \
+    void NAME(const T *x, const T *w, float *y, T *room, long rows, long in, long out)            \
+    {                                                                                             \
+        if (rows <= FEW_ROWS)                                                                     \
+            few_##T(x, w, y, rows, in, out);                                                      \
+        else                                                                                      \
+            many_rows_##T(x, w, y, room, rows, in, out);                                          \
+    }
+
+LINEAR(attune_linear, f32)
+LINEAR(attune_linear_bf16, bf16)
 
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row: in torch half a dozen calls. */
-void attune_rms_norm(const float *x, const float *w, float *y, double eps, long rows, long size)
-{
-    for (long r = 0; r < rows; r++, x += size, y += size) {
-        vec squares = {0};
-        long i = 0;
-        for (; i + LANES <= size; i += LANES) {
-            vec here = *(const vec *)(x + i);
-            squares += here * here;
-        }
-        float sum = total(squares);
-        for (; i < size; i++) sum += x[i] * x[i];
-        float scale = 1 / sqrtf(sum / size + (float)eps);
-        for (i = 0; i + LANES <= size; i += LANES)
-            *(vec *)(y + i) = *(const vec *)(w + i) * (*(const vec *)(x + i) * scale);
-        for (; i < size; i++) y[i] = w[i] * (x[i] * scale);
+#define NORM(NAME, T)                                                                             \
+    void NAME(const T *x, const T *w, T *y, double eps, long rows, long size)                     \
+    {                                                                                             \
+        for (long r = 0; r < rows; r++, x += size, y += size) {                                   \
+            vec squares = {0};                                                                    \
+            long i = 0;                                                                           \
+            for (; i + LANES <= size; i += LANES) {                                               \
+                vec here = wide_##T(x + i);                                                       \
+                squares += here * here;                                                           \
+            }                                                                                     \
+            float sum = total(squares);                                                           \
+            for (; i < size; i++) sum += number_##T(x[i]) * number_##T(x[i]);                     \
+            float scale = 1 / sqrtf(sum / size + (float)eps);                                     \
+            for (i = 0; i + LANES <= size; i += LANES)                                            \
+                write_##T(y + i, rounded_##T(wide_##T(w + i) * rounded_##T(wide_##T(x + i) * scale))); \
+            for (; i < size; i++)                                                                 \
+                y[i] = narrow_##T(number_##T(w[i]) *                                              \
+                                  number_##T(narrow_##T(number_##T(x[i]) * scale)));              \
+        }                                                                                         \
     }
-}
+
+NORM(attune_rms_norm, f32)
+NORM(attune_rms_norm_bf16, bf16)

@@ -3,8 +3,8 @@
 A product of few rows with a large matrix is bound by reading the matrix. The libraries' products
 reach a third to a half of what a core can read; `streaming.c` nearly all of it for one or two rows.
 It is compiled when an engine starts, where there is a C compiler; without one `packing.py` takes
-its place. One thread, CPU and fp32 only. Weights stay plain tensors. Knows nothing of versions and
-requests.
+its place. One thread, CPU, fp32 and bf16 only. Weights stay plain tensors. Knows nothing of
+versions and requests.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 MAX_ROWS = 16  # beyond, the libraries' products are as fast
-_FEW_ROWS = 8  # up to here rows are summed one by one, beyond side by side
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _COMPILERS = ("cc", "gcc", "clang")
 _OPTIONS = ("-O2", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
 _COMPILING_S = 60.0
+_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2**-7}  # relative, of what is the same
 _compiling = threading.Lock()
 
 logger = logging.getLogger(__name__)
@@ -38,19 +38,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Functions on addresses of fp32 numbers.
+    """Functions on addresses of numbers, for fp32 and for bf16.
 
     Attributes:
-        linear: (x, w, y, rows, in, out): x (rows, in) times w (out, in), transposed, is written to
-            y (rows, out).
-        linear_wide: the same of x (in, 16), the rows side by side.
-        rms_norm: (x, w, y, eps, rows, size): each row of x (rows, size) over its root mean square,
-            times w (size,), is written to y (rows, size).
+        linear, linear_bf16: (x, w, y, room, rows, in, out): x (rows, in) times w (out, in),
+            transposed, is written to y (rows, out), in fp32; room has place for 16 (in + 1) numbers
+            of x's type.
+        rms_norm, rms_norm_bf16: (x, w, y, eps, rows, size): each row of x (rows, size) over its
+            root mean square, times w (size,), is written to y (rows, size).
     """
 
-    linear: Callable[[int, int, int, int, int, int], None]
-    linear_wide: Callable[[int, int, int, int, int, int], None]
+    linear: Callable[[int, int, int, int, int, int, int], None]
+    linear_bf16: Callable[[int, int, int, int, int, int, int], None]
     rms_norm: Callable[[int, int, int, float, int, int], None]
+    rms_norm_bf16: Callable[[int, int, int, float, int, int], None]
 
 
 def compiled_kernels() -> Kernels | None:
@@ -76,16 +77,17 @@ def build(compiler: str) -> Kernels | None:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=_COMPILING_S)
             made = ctypes.CDLL(str(library))
-            linear, wide = made.attune_linear, made.attune_linear_wide
-            rms_norm = made.attune_rms_norm
+            linears = made.attune_linear, made.attune_linear_bf16
+            norms = made.attune_rms_norm, made.attune_rms_norm_bf16
         except (OSError, subprocess.SubprocessError, AttributeError) as error:
             logger.info("no streamed products: %s", error)
             return None
-    addresses, sizes = [ctypes.c_void_p] * 3, [ctypes.c_long] * 2
-    linear.argtypes = wide.argtypes = [*addresses, *sizes, ctypes.c_long]
-    rms_norm.argtypes = [*addresses, ctypes.c_double, *sizes]
-    linear.restype = wide.restype = rms_norm.restype = None
-    return Kernels(linear, wide, rms_norm)
+    address, size = ctypes.c_void_p, ctypes.c_long
+    for linear in linears:
+        linear.argtypes, linear.restype = [*[address] * 4, *[size] * 3], None
+    for norm in norms:
+        norm.argtypes, norm.restype = [*[address] * 3, ctypes.c_double, size, size], None
+    return Kernels(*linears, *norms)
 
 
 class StreamedLinear(nn.Linear):
@@ -95,7 +97,8 @@ class StreamedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.weight, self.bias = dense.weight, dense.bias
-        self._few, self._many = kernels.linear, kernels.linear_wide
+        low = self.weight.dtype == torch.bfloat16
+        self._product = kernels.linear_bf16 if low else kernels.linear
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` (…, in_features) → (…, out_features)."""
@@ -105,21 +108,19 @@ class StreamedLinear(nn.Linear):
         if rows > MAX_ROWS:
             return nn.functional.linear(flat, self.weight, self.bias)
         made = torch.empty(*input.shape[:-1], self.out_features)
-        product = self._few
-        if rows > _FEW_ROWS:
-            product = self._many
-            side_by_side = flat.new_zeros(self.in_features, MAX_ROWS)
-            side_by_side[:, :rows] = flat.view(rows, -1).T
-            flat = side_by_side
-        product(
+        room = flat.new_empty(MAX_ROWS * (self.in_features + 1))
+        self._product(
             flat.data_ptr(),
             self.weight.data_ptr(),
             made.data_ptr(),
+            room.data_ptr(),
             rows,
             self.in_features,
             self.out_features,
         )
-        return made if self.bias is None else made.add_(self.bias)
+        if self.bias is not None:
+            made.add_(self.bias)
+        return made.to(input.dtype)
 
 
 class StreamedNorm(nn.Module):
@@ -133,7 +134,8 @@ class StreamedNorm(nn.Module):
         self.plain = (plain,)  # in a tuple, so that it is no submodule
         self._eps = eps
         self._size = len(weight)
-        self._norm = kernels.rms_norm
+        low = weight.dtype == torch.bfloat16
+        self._norm = kernels.rms_norm_bf16 if low else kernels.rms_norm
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` (…, size) → the same shape."""
@@ -153,15 +155,16 @@ def streamed_norm(module: nn.Module, kernels: Kernels) -> StreamedNorm | None:
     if not isinstance(eps, float) or not isinstance(weight, nn.Parameter) or weight.dim() != 1:
         return None
     streamed = StreamedNorm(module, weight, eps, kernels)
-    trial = torch.linspace(-2, 3, 2 * len(weight)).view(2, -1)
-    return streamed if torch.allclose(streamed(trial), module(trial), rtol=1e-4) else None
+    trial = torch.linspace(-2, 3, 2 * len(weight)).view(2, -1).to(weight.dtype)
+    same = torch.allclose(streamed(trial), module(trial), rtol=_ROUNDING[weight.dtype])
+    return streamed if same else None
 
 
 def can_stream(model: PreTrainedModel, *, rows: int, threads: int) -> bool:
     """Whether streamed products suit this model decoding so many rows on so many threads."""
     return (
         model.device.type == "cpu"
-        and model.dtype == torch.float32
+        and model.dtype in _ROUNDING
         and rows <= MAX_ROWS
         and (threads or torch.get_num_threads()) == 1
     )

@@ -6,6 +6,7 @@ import ctypes
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,27 +40,32 @@ def at(address: int, *shape: int) -> Tensor:
     return torch.frombuffer(floats, dtype=torch.float32).view(shape)
 
 
-def linear_by_hand(*told: int) -> None:
-    x, w, y, rows, inside, out = told
-    at(y, rows, out).copy_(at(x, rows, inside) @ at(w, out, inside).T)
+def halves_at(address: int, *shape: int) -> Tensor:
+    """The bf16 numbers at an address."""
+    halves = (ctypes.c_uint16 * math.prod(shape)).from_address(address)
+    return torch.frombuffer(halves, dtype=torch.bfloat16).view(shape)
 
 
-def linear_wide_by_hand(*told: int) -> None:
-    x, w, y, rows, inside, out = told
-    at(y, rows, out).copy_((at(w, out, inside) @ at(x, inside, MAX_ROWS)).T[:rows])
+def linear_by_hand(*told: int, read: Callable[..., Tensor] = at) -> None:
+    x, w, y, _, rows, inside, out = told
+    at(y, rows, out).copy_(read(x, rows, inside) @ read(w, out, inside).T)
 
 
-def rms_norm_by_hand(*told: Any) -> None:
+def rms_norm_by_hand(*told: Any, read: Callable[..., Tensor] = at) -> None:
     x, w, y, eps, rows, size = told
-    normed = nn.functional.rms_norm(at(x, rows, size), (size,), at(w, size), eps)
-    at(y, rows, size).copy_(normed)
+    inputs, weight = read(x, rows, size), read(w, size)
+    rounded = (inputs / (inputs.square().mean(-1, keepdim=True) + eps).sqrt()).to(inputs.dtype)
+    read(y, rows, size).copy_(weight * rounded)
 
 
 @pytest.fixture(scope="session")
 def kernels() -> Kernels:
     """What this machine's compiler makes of `streaming.c`; without one, what the file promises."""
     return streaming.compiled_kernels() or Kernels(
-        linear_by_hand, linear_wide_by_hand, rms_norm_by_hand
+        linear_by_hand,
+        partial(linear_by_hand, read=halves_at),
+        rms_norm_by_hand,
+        partial(rms_norm_by_hand, read=halves_at),
     )
 
 
@@ -100,6 +106,14 @@ def test_a_norm_is_that_of_the_plain_module(kernels: Kernels, size: int) -> None
         assert streamed is not None
         for inputs in (torch.randn(5, 1, size), torch.randn(2, 3, size)[:, -1:]):
             assert torch.allclose(streamed(inputs), plain(inputs), atol=1e-5)
+        plain.to(torch.bfloat16)
+        streamed = streamed_norm(plain, kernels)
+        assert streamed is not None
+        halves = torch.randn(64, size).bfloat16()
+        made, wanted = streamed(halves), plain(halves)
+        assert made.dtype == torch.bfloat16
+        assert torch.allclose(made, wanted, rtol=2**-7)
+        assert (made == wanted).float().mean() > 0.99  # a last bit of the root may differ
 
 
 class OneMoreNorm(LlamaRMSNorm):
@@ -127,10 +141,20 @@ def test_products_are_those_of_the_plain_layer(
     inputs = torch.randn(rows, 3, shape[0])[:, -1:]  # strided, as the head gets it
     with torch.inference_mode():
         assert torch.allclose(streamed(inputs), dense(inputs), atol=1e-5)
+        # In bf16 the sum is in fp32, and rounded once.
+        rounded = inputs.bfloat16()
+        wanted = dense.bfloat16().float()(rounded.float()).bfloat16()
+        made = StreamedLinear(dense.bfloat16(), kernels)(rounded)
+        assert made.dtype == torch.bfloat16
+        assert torch.allclose(made, wanted, rtol=2**-7, atol=1e-5)
 
 
-def test_a_model_is_what_it_was_afterwards(tiny: LanguageModel, kernels: Kernels) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_is_what_it_was_afterwards(
+    tiny: LanguageModel, kernels: Kernels, dtype: torch.dtype
+) -> None:
     model = tiny.model
+    model.to(dtype)  # type: ignore[arg-type]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     places = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     ids = torch.tensor([[5, 6, 7]])
@@ -138,7 +162,7 @@ def test_a_model_is_what_it_was_afterwards(tiny: LanguageModel, kernels: Kernels
         logits = model(ids).logits
         stream(model, kernels)
         assert any(isinstance(module, StreamedLinear) for module in model.modules())
-        assert torch.allclose(model(ids).logits, logits, atol=1e-3)
+        assert torch.allclose(model(ids).logits, logits, atol=1e-3 if dtype.itemsize > 2 else 0.1)
         assert places == {name: p.data_ptr() for name, p in model.named_parameters()}  # no copy
         unstream(model)
         assert torch.equal(model(ids).logits, logits)
@@ -153,6 +177,8 @@ def test_who_may_stream(tiny: LanguageModel) -> None:
     assert not can_stream(tiny.model, rows=MAX_ROWS + 1, threads=1)
     assert not can_stream(tiny.model, rows=MAX_ROWS, threads=2)
     tiny.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    assert can_stream(tiny.model, rows=1, threads=1)
+    tiny.model.to(torch.float16)  # type: ignore[arg-type]
     assert not can_stream(tiny.model, rows=1, threads=1)
 
 
