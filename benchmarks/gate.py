@@ -110,6 +110,7 @@ class Bench:
             "how": candidate.how,
             "strength": str(candidate.strength),
             "from": candidate.sound.name,
+            "dtype": str(self._world.base.model.dtype).removeprefix("torch."),
             "refused": bool(reasons),
             "reasons": list(reasons),
             "figures": asdict(figures),

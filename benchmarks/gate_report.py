@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -49,6 +50,7 @@ def summarize(known: Mapping[str, Mapping[str, Any]], bounds: GateConfig) -> dic
             "good": len(kept & accepted.keys()),
             "good_accepted": sum(accepted[n] for n in kept & accepted.keys()),
         },
+        "dtypes": dict(sorted(Counter(r["dtype"] for r in known.values()).items())),
         "s_per_candidate": round(sum(seconds) / len(seconds), 1) if seconds else None,
     }
 
@@ -126,12 +128,13 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any], path: Path) -
     ]
     good = [_figures(r["figures"]) for r in known.values() if r["kind"] == "good"]
     apart = summary["set_aside"]
+    dtypes = ", ".join(f"{count} in {dtype}" for dtype, count in summary["dtypes"].items())
     lines = [
         "## The gate: `make bench-gate`",
         "",
         f"{summary['bad_refused']} of {summary['bad']} bad candidates refused, "
         f"{summary['good_accepted']} of {summary['good']} good ones accepted, "
-        f"{summary['s_per_candidate']} s for one.",
+        f"{summary['s_per_candidate']} s for one. Candidates: {dtypes}.",
         f"Of the half set aside, by which no bound was set: {apart['bad_refused']} of "
         f"{apart['bad']} and {apart['good_accepted']} of {apart['good']}.",
         "Left out, because other prompts and pairs do not show them to be worse than the sound "
