@@ -1,8 +1,8 @@
 /* The products and norms of decoding a few rows: one thread, fp32 or bf16, sums in fp32.
 
-   attune_linear: y = x W', y in fp32. What counts is how fast W is read. One or two rows take it as a single stream, as the
-   hardware prefetches best; three or four take three outputs at a time and ask for the next three
-   while they compute. */
+   attune_linear: y = x W', y in fp32. What counts is how fast W is read. One or two rows take it as a
+   single stream, as the hardware prefetches best; three or four take three outputs at a time and ask
+   for the next three while they compute. */
 
 #include <math.h>
 #if defined(__AVX512BF16__)
@@ -57,8 +57,8 @@ static inline void write_bf16(bf16 *y, vec x)
     *(halves *)y = __builtin_convertvector((bits)x >> 16, halves);
 }
 
-/* A vector of AT_ONCE_T numbers as it is multiplied, and sum + x w, lane by lane: in bf16 a lane may
-   take two of them. */
+/* A vector of AT_ONCE_T numbers as it is multiplied, and sum + x w, lane by lane: in bf16 a lane
+   may take two of them. */
 typedef vec many_f32;
 #define AT_ONCE_f32 LANES
 static inline many_f32 load_f32(const f32 *x) { return wide_f32(x); }
@@ -81,7 +81,10 @@ static inline vec add_bf16(vec sum, many_bf16 x, many_bf16 w) { return sum + w *
 
 /* sum + x w, where a lane of x holds SIDE_T numbers of one row, and w as many for all rows. */
 #define SIDE_f32 1
-static inline vec add_side_f32(vec sum, const f32 *x, const f32 *w) { return sum + *(const vec *)x * *w; }
+static inline vec add_side_f32(vec sum, const f32 *x, const f32 *w)
+{
+    return sum + wide_f32(x) * *w;
+}
 #define SIDE_bf16 2
 static inline vec add_side_bf16(vec sum, const bf16 *x, const bf16 *w)
 {
@@ -91,7 +94,8 @@ static inline vec add_side_bf16(vec sum, const bf16 *x, const bf16 *w)
     return add_bf16(sum, load_bf16(x), (__m512bh)_mm512_set1_epi32((int)two));
 #else
     bits here = *(const bits *)x;
-    return sum + (vec)(here << 16) * number_bf16(w[0]) + (vec)(here & 0xffff0000u) * number_bf16(w[1]);
+    sum += (vec)(here << 16) * number_bf16(w[0]);
+    return sum + (vec)(here & 0xffff0000u) * number_bf16(w[1]);
 #endif
 }
 
@@ -176,8 +180,8 @@ FEW(bf16)
 #define OUTS_AT_ONCE (LANES == 16 ? 12 : 6) /* as many sums as there are registers for */
 
 /* The inputs of up to 16 rows side by side (in / SIDE, WIDE, SIDE), so that a vector holds one input
-   (bf16: two) of many rows: no sums across a vector, and several outputs share every load. A last odd
-   input stands beside a zero. W (OUTS, in) -> y in rows of `out`. */
+   (bf16: two) of many rows: no sums across a vector, and several outputs share every load. A last
+   odd input stands beside a zero. W (OUTS, in) -> y in rows of `out`. */
 #define WIDE_BLOCK(NAME, OUTS, T)                                                                 \
     static void NAME##_##T(const T *restrict x, const T *restrict w, float *restrict y,           \
                            long rows, long in, long out)                                          \
@@ -212,10 +216,11 @@ FEW(bf16)
     static void many_rows_##T(const T *x, const T *w, float *y, T *room, long rows, long in,      \
                               long out)                                                           \
     {                                                                                             \
+        T *place = room;                                                                          \
         for (long k = 0; k < in; k += SIDE_##T)                                                   \
             for (long r = 0; r < WIDE; r++)                                                       \
                 for (long i = k; i < k + SIDE_##T; i++)                                           \
-                    room[k * WIDE + r * SIDE_##T + i - k] = r < rows && i < in ? x[r * in + i] : 0; \
+                    *place++ = r < rows && i < in ? x[r * in + i] : 0;                            \
         long o = 0;                                                                               \
         for (; o + OUTS_AT_ONCE <= out; o += OUTS_AT_ONCE)                                        \
             wide_by_many_##T(room, w + o * in, y + o, rows, in, out);                             \
@@ -252,8 +257,10 @@ LINEAR(attune_linear_bf16, bf16)
             float sum = total(squares);                                                           \
             for (; i < size; i++) sum += number_##T(x[i]) * number_##T(x[i]);                     \
             float scale = 1 / sqrtf(sum / size + (float)eps);                                     \
-            for (i = 0; i + LANES <= size; i += LANES)                                            \
-                write_##T(y + i, rounded_##T(wide_##T(w + i) * rounded_##T(wide_##T(x + i) * scale))); \
+            for (i = 0; i + LANES <= size; i += LANES) {                                          \
+                vec normed = rounded_##T(wide_##T(x + i) * scale);                                \
+                write_##T(y + i, rounded_##T(wide_##T(w + i) * normed));                          \
+            }                                                                                     \
             for (; i < size; i++)                                                                 \
                 y[i] = narrow_##T(number_##T(w[i]) *                                              \
                                   number_##T(narrow_##T(number_##T(x[i]) * scale)));              \
