@@ -63,7 +63,8 @@ def attached(
             if isinstance(module, LoraLayer):
                 for part in ("lora_A", "lora_B"):
                     # PEFT makes them in the base model's dtype. AdamW's small steps vanish in bf16.
-                    factor = getattr(module, part)[_NAME].float()
+                    factor = getattr(module, part)[_NAME]
+                    factor.to(torch.promote_types(factor.weight.dtype, torch.float32))
                     parameters[_key(name, part)] = factor.weight
         _copy_weights(parameters, weights)
         yield AttachedAdapter(tuner, parameters)
