@@ -44,13 +44,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--threads", type=int, default=load_settings({}).resolved_engine_threads)
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
     told = parser.parse_args()
     torch.set_num_threads(told.threads)
     model = resolve("embedded", None, Path("~/.cache/attune"))
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, ExitStack() as stack:
-        sides = Sides(model, Path(folder) / "version", told.threads, stack)
-        figures: dict[str, Any] = {"threads": told.threads, "new_tokens": NEW_TOKENS}
+        sides = Sides(model, Path(folder) / "version", told.threads, told.dtype, stack)
+        figures: dict[str, Any] = {
+            "threads": told.threads,
+            "dtype": str(sides.bytes[0].dtype).removeprefix("torch."),
+            "new_tokens": NEW_TOKENS,
+        }
         figures |= equality(sides)
         figures |= pairs(sides, told.repeats)
         figures |= ceiling(sides, told.repeats)
@@ -65,9 +70,11 @@ def main() -> None:
 class Sides:
     """One version, served by the engine as the app has it, by one with room for 16, by `Peer`."""
 
-    def __init__(self, model: BaseModel, version: Path, threads: int, stack: ExitStack) -> None:
+    def __init__(
+        self, model: BaseModel, version: Path, threads: int, dtype: str, stack: ExitStack
+    ) -> None:
         def load() -> LanguageModel:
-            base = load_language_model(model.path, model.identity)
+            base = load_language_model(model.path, model.identity, dtype=dtype)
             endless(base)
             return base
 

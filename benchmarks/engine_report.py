@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from benchmarks.sections import put_between
 
 _DOCS = Path(__file__).parent.parent / "docs"
-_FIGURE = "figures/engine-batch.png"
+_FIGURE = "figures/engine-batch-{dtype}.png"
 _LEGEND = (
     "- `…_vs_generate`: how many times as long `transformers.generate` takes for the same work",
     "  on as many threads, prefill included: two responses of one user, and of eight users with",
@@ -32,9 +32,10 @@ _LEGEND = (
 def write_report(
     figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]], *, day: date
 ) -> None:
-    """Replace the section and the plot."""
-    _plot(batches, _DOCS / _FIGURE)
-    put_between(_DOCS / "RESULTS.md", "engine", section(figures, batches, day=day))
+    """Replace section and plot of this dtype: processors with bfloat16 units differ much."""
+    dtype = figures["dtype"]
+    _plot(batches, _DOCS / _FIGURE.format(dtype=dtype))
+    put_between(_DOCS / "RESULTS.md", f"engine {dtype}", section(figures, batches, day=day))
 
 
 def section(
@@ -42,7 +43,7 @@ def section(
 ) -> str:
     """Markdown: what was measured, then tokens against batch."""
     lines = [
-        "## The local engine: `make bench-engine`",
+        f"## The local engine in {figures['dtype']}: `make bench-engine`",
         "",
         f"{day}, embedded model; a version with eight users of their own.",
         "",
@@ -59,7 +60,8 @@ def section(
         ratio = at["engine"] / at["generate"]
         row = f"| {at['rows']} | {at['engine']} | {at['generate']} | {ratio:.2f} |"
         lines.append(row)
-    return "\n".join([*lines, "", f"![Tokens per second against rows]({_FIGURE})", ""])
+    figure = _FIGURE.format(dtype=figures["dtype"])
+    return "\n".join([*lines, "", f"![Tokens per second against rows]({figure})", ""])
 
 
 def _plot(batches: Sequence[Mapping[str, float]], file: Path) -> None:

@@ -15,7 +15,7 @@ from matplotlib import pyplot
 from benchmarks.sections import put_between
 
 _DOCUMENT = Path("docs/RESULTS.md")
-_PICTURE = Path("docs/figures/pdpo-growth.png")
+_PICTURES = Path("docs/figures")
 _TITLES = {
     "pairs": "pairs in a step",
     "prefix_tokens": "prefix tokens (2 pairs)",
@@ -48,19 +48,21 @@ def write_report(
     machine: str,
     day: date,
 ) -> None:
-    """Draw the picture, and replace the section."""
-    _draw(growth)
+    """Replace picture and section of this dtype: processors with bfloat16 units differ much."""
+    dtype = figures["dtype"]
+    picture = _PICTURES / f"pdpo-growth-{dtype}.png"
+    _draw(growth, picture)
     lines = [
-        "## The step: `make bench-pdpo`",
+        f"## The step in {dtype}: `make bench-pdpo`",
         "",
-        f"{day}, {machine}, {figures['threads']} thread(s), embedded model in {figures['dtype']}.",
+        f"{day}, {machine}, {figures['threads']} thread(s), embedded model.",
         "",
         "```json",
         json.dumps(figures, indent=1),
         "```",
         "",
         _NOTES,
-        f"![Seconds of a step by size](figures/{_PICTURE.name})",
+        f"![Seconds of a step by size](figures/{picture.name})",
         "",
         "| | seconds of one step of ours |",
         "| --- | --- |",
@@ -68,10 +70,10 @@ def write_report(
     for name, points in growth.items():
         cells = " · ".join(f"{size}: {seconds:.1f}" for size, seconds in points)
         lines.append(f"| {_TITLES[name]} | {cells} |")
-    put_between(_DOCUMENT, "pdpo", "\n".join(lines))
+    put_between(_DOCUMENT, f"pdpo {dtype}", "\n".join(lines))
 
 
-def _draw(growth: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+def _draw(growth: Mapping[str, Sequence[tuple[int, float]]], picture: Path) -> None:
     figure, axes = pyplot.subplots(1, len(growth), figsize=(10, 3), layout="constrained")
     for axis, (name, points) in zip(axes, growth.items(), strict=True):
         axis.plot([size for size, _ in points], [seconds for _, seconds in points], marker="o")
@@ -79,6 +81,6 @@ def _draw(growth: Mapping[str, Sequence[tuple[int, float]]]) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("seconds of a step")
-    _PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(_PICTURE, dpi=110)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)
     pyplot.close(figure)

@@ -31,7 +31,7 @@ def test_works_take_turns_after_a_warm_up() -> None:
 
 
 def test_the_section_holds_every_figure_and_every_batch() -> None:
-    text = section({"pair_vs_generate": 2.5}, BATCHES, day=DAY)
+    text = section({"dtype": "float32", "pair_vs_generate": 2.5}, BATCHES, day=DAY)
     assert '"pair_vs_generate": 2.5' in text
     assert "| 1 | 30.0 | 15.0 | 2.00 |" in text
     assert "| 16 | 150.0 | 120.0 | 1.25 |" in text
@@ -42,9 +42,9 @@ def test_a_report_renews_its_section_and_plot(
 ) -> None:
     monkeypatch.setattr(engine_report, "_DOCS", tmp_path)
     (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
-    write_report({"pair_s": 3.0}, BATCHES, day=DAY)
-    write_report({"pair_s": 2.0}, BATCHES, day=DAY)
+    write_report({"dtype": "float32", "pair_s": 3.0}, BATCHES, day=DAY)
+    write_report({"dtype": "float32", "pair_s": 2.0}, BATCHES, day=DAY)
     text = (tmp_path / "RESULTS.md").read_text("utf-8")
     assert '"pair_s": 2.0' in text
     assert '"pair_s": 3.0' not in text
-    assert (tmp_path / "figures" / "engine-batch.png").stat().st_size > 1000
+    assert (tmp_path / "figures" / "engine-batch-float32.png").stat().st_size > 1000
