@@ -105,7 +105,8 @@ class StreamedLinear(nn.Linear):
         # A strided input, as the head gets it, would make `linear` copy the weight for each row.
         flat = input.contiguous()
         rows = input.numel() // self.in_features
-        if rows > MAX_ROWS:
+        # Under autocast inputs may be wider than the weights.
+        if rows > MAX_ROWS or input.dtype != self.weight.dtype:
             return nn.functional.linear(flat, self.weight, self.bias)
         made = torch.empty(*input.shape[:-1], self.out_features)
         room = flat.new_empty(MAX_ROWS * (self.in_features + 1))
@@ -139,6 +140,9 @@ class StreamedNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` (…, size) → the same shape."""
+        if input.dtype != self.weight.dtype:
+            made: Tensor = self.plain[0](input)
+            return made
         flat = input.contiguous()
         made = torch.empty_like(flat)
         rows = flat.numel() // self._size

@@ -31,7 +31,10 @@ from backend.engines.streaming import (
     unstream,
 )
 from tests.backend.engines.making import write_random_version
+from trainer.batching import Row
 from trainer.language_model import LanguageModel
+from trainer.prompting import EncodedPrompt
+from trainer.scoring import response_logps
 
 
 def at(address: int, *shape: int) -> Tensor:
@@ -170,6 +173,23 @@ def test_a_model_is_what_it_was_afterwards(
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert not any(isinstance(module, StreamedLinear) for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [3, 40])
+def test_a_streamed_model_scores_as_before(
+    tiny: LanguageModel, kernels: Kernels, dtype: torch.dtype, tokens: int
+) -> None:
+    """In bf16 scoring keeps its residual stream in fp32: wider than the weights."""
+    model = tiny.model
+    model.to(dtype)  # type: ignore[arg-type]
+    prompt = EncodedPrompt((5, 6, 7), None)
+    rows = [Row(prompt, tuple(range(8, 8 + tokens)))]
+    with torch.inference_mode():
+        before = response_logps(model, rows, [None], max_tokens=128)
+        stream(model, kernels)
+        assert torch.allclose(response_logps(model, rows, [None], max_tokens=128), before)
+        unstream(model)
 
 
 def test_who_may_stream(tiny: LanguageModel) -> None:
