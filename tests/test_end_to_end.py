@@ -21,8 +21,6 @@ SETTINGS = {
     "max_new_tokens": "32",
     "round_min_choices": "10",
     "round_epochs": "1",
-    "blind_share": "0",  # every choice counts for the round; none is drawn for a test
-    "base_share": "0",
     "fast_update_choices": "0",  # one full round makes version 2; nothing is under way at the kill
     "tick_s": "0.5",
     "log_level": "info",
