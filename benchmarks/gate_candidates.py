@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.gate_damage import CHILDREN, CLASSES, WAYS, noisy
-from benchmarks.gate_world import Sound, Weights, World, between, clone
+from benchmarks.gate_damage import CHILDREN, CLASSES, WAYS, noisy, on_the_way
+from benchmarks.gate_world import Sound, Weights, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,7 @@ def good(world: World, number: int) -> Candidate:
     share = (1.0, 0.5, 0.75, 0.25, 1.15)[(number + number // 30) % 5]
     noise = 0.02 if number % 3 == 2 else 0.0
     parent = world.parent()
-    weights = between(parent.weights, child.weights, share)
-    # Between two tensors of the same bits `lerp` may round: absentees are carried over exactly.
-    weights = _with_absentees(weights, parent.weights, child.took_part)
+    weights = on_the_way(parent.weights, child.weights, share, child)
     if noise:
         generator = torch.Generator().manual_seed(number)
         weights = Weights(noisy(weights.adapter, noise, generator), weights.users)
@@ -73,11 +71,3 @@ def bad(world: World, number: int) -> Candidate:
         strength=strength,
         hurt=hurt,
     )
-
-
-def _with_absentees(weights: Weights, parent: Weights, took_part: list[int]) -> Weights:
-    users = clone(weights.users)
-    for row, user in enumerate(users["user_ids"].tolist()):
-        if user not in took_part:
-            users["offsets"][row] = parent.users["offsets"][row]
-    return Weights(weights.adapter, users)

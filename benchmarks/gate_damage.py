@@ -9,7 +9,7 @@ candidate is really bad is asked afterwards of a yardstick the gate does not see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,36 +94,27 @@ def _trained_harshly(
     world: World, sound: Sound, strength: float, _generator: torch.Generator
 ) -> tuple[Weights, Hurt]:
     end = world.harsh(sound)
-    return _on_the_way(sound.weights, end, strength, sound), (None, *sound.took_part)
+    return on_the_way(sound.weights, end, strength, sound), (None, *sound.took_part)
 
 
 def _misread(
     world: World, sound: Sound, strength: float, _generator: torch.Generator
 ) -> tuple[Weights, Hurt]:
     end = world.misread(sound)
-    return _on_the_way(sound.weights, end, strength, sound), tuple(sound.took_part)
+    return on_the_way(sound.weights, end, strength, sound), tuple(sound.took_part)
 
 
 def _exchanged(
     _world: World, sound: Sound, strength: float, _generator: torch.Generator
 ) -> tuple[Weights, Hurt]:
-    """Who took part gets the vector of opposed taste, at `strength` of the way."""
-    weights = _copy(sound.weights)
-    offsets, old = weights.users["offsets"], sound.weights.users["offsets"]
-    for user in sound.took_part:
-        mine, other = _row(weights, user), _row(weights, _opposed(user))
-        offsets[mine] = torch.lerp(old[mine], old[other], strength)
-    return weights, tuple(sound.took_part)
+    return _towards_opposed(sound.weights, sound.took_part, strength), tuple(sound.took_part)
 
 
 def _exchanged_absentee(
     _world: World, sound: Sound, strength: float, _generator: torch.Generator
 ) -> tuple[Weights, Hurt]:
-    weights, user = _copy(sound.weights), _absent(sound)[-1]
-    offsets, old = weights.users["offsets"], sound.weights.users["offsets"]
-    mine, other = _row(weights, user), _row(weights, _opposed(user))
-    offsets[mine] = torch.lerp(old[mine], old[other], strength)
-    return weights, (user,)
+    user = _absent(sound)[-1]
+    return _towards_opposed(sound.weights, [user], strength), (user,)
 
 
 def _lost(
@@ -198,7 +189,17 @@ def _pushed_generic(aim: Aim) -> Apply:
     return apply
 
 
-def _on_the_way(start: Weights, end: Weights, share: float, sound: Sound) -> Weights:
+def _towards_opposed(start: Weights, users: Sequence[int], strength: float) -> Weights:
+    """`users` get the vector of opposed taste, at `strength` of the way."""
+    weights = _copy(start)
+    offsets, old = weights.users["offsets"], start.users["offsets"]
+    for user in users:
+        mine, other = _row(start, user), _row(start, _opposed(user))
+        offsets[mine] = torch.lerp(old[mine], old[other], strength)
+    return weights
+
+
+def on_the_way(start: Weights, end: Weights, share: float, sound: Sound) -> Weights:
     """Between two versions; `lerp` may round what is equal, so absentees are carried over."""
     mixed = between(start, end, share)
     for user in _absent(sound):

@@ -32,6 +32,12 @@ class Row:
         return len(self.prompt.token_ids) + max(0, len(self.response_ids) - 1)
 
 
+def ending(row: Row) -> Row:
+    """The last token alone, after everything before it; packed with `row` it costs nothing."""
+    before = (*row.prompt.token_ids, *row.response_ids[:-1])
+    return Row(EncodedPrompt(before, row.prompt.prefix_start), row.response_ids[-1:])
+
+
 @dataclass(frozen=True, slots=True)
 class PairRows:
     """What is scored for one pair. Both rows of a line below share one prompt object.

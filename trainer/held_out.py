@@ -6,11 +6,11 @@ Knows nothing of bounds and verdicts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from trainer.batching import PairRows, Row
+from trainer.batching import PairRows, Row, ending
 from trainer.config import TrainConfig
 from trainer.gate import HeldOutPair
 from trainer.language_model import LanguageModel
@@ -47,22 +47,19 @@ def held_out_readings(
     vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in pairs}}
     own = [vectors[p.pair.user_id] for p in pairs] * 2
     rows = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-    # The same without the end of turn: packed with the whole ones, they cost nothing to read.
     ended = [i for i, row in enumerate(rows) if _ended(row, base)]
-    cut = [replace(rows[i], response_ids=rows[i].response_ids[:-1]) for i in ended]
     logps = response_logps(
         base.model,
-        [*rows, *cut],
+        [*rows, *(ending(rows[i]) for i in ended)],
         [*own, *(own[i] for i in ended)],
         max_tokens=config.forward_tokens,
     )
-    whole, before_end = logps[: len(rows)], logps[len(rows) :]
-    policy = PairLogps(*whole.view(2, -1))
+    policy = PairLogps(*logps[: len(rows)].view(2, -1))
     reference = reference_logps(pairs, references, logps.device)
     tokens = pair_tokens(pairs, logps.device)
     # One scale whatever the recipe's loss is, so that the gate's bounds keep their meaning.
     losses = sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
-    ends = dict(zip(ended, (whole[ended] - before_end).tolist(), strict=True))
+    ends = dict(zip(ended, logps[len(rows) :].tolist(), strict=True))
     return [
         HeldOutReading(loss, _mean_of(ends.get(i), ends.get(i + len(pairs))))
         for i, loss in enumerate(losses.tolist())

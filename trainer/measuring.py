@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.adapter import AttachedAdapter
-from trainer.batching import PairRows, Row
+from trainer.batching import PairRows, ending
 from trainer.config import TrainConfig
 from trainer.gate import GateFigures, RoundPair, TextFigures, oldest_user
 from trainer.held_out import HeldOutReading, held_out_pair, held_out_readings
@@ -30,7 +30,7 @@ from trainer.probes import (
     text_figures,
     write_texts,
 )
-from trainer.prompting import EncodedPrompt, PromptFormat, personal_messages
+from trainer.prompting import PromptFormat, personal_messages
 from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
@@ -188,14 +188,14 @@ def end_logp_change(
     some = _spread(sorted(ended, key=lambda p: p.pair.user_id), _MOST_ENDED)
     now = response_logps(
         base.model,
-        [_ending(p.chosen) for p in some],
+        [ending(p.chosen) for p in some],
         [users.prefix(p.pair.user_id) for p in some],
         max_tokens=config.forward_tokens,
     )
     with adapter.disabled():
         reference = response_logps(
             base.model,
-            [_ending(p.reference_chosen) for p in some],
+            [ending(p.reference_chosen) for p in some],
             [None] * len(some),
             max_tokens=config.forward_tokens,
         )
@@ -206,12 +206,6 @@ def _spread(pairs: Sequence[PairRows], most: int) -> list[PairRows]:
     """At most `most` of `pairs`, evenly."""
     count = min(most, len(pairs))
     return [pairs[i * len(pairs) // count] for i in range(count)]
-
-
-def _ending(row: Row) -> Row:
-    """The last token alone, after everything before it."""
-    before = (*row.prompt.token_ids, *row.response_ids[:-1])
-    return Row(EncodedPrompt(before, row.prompt.prefix_start), row.response_ids[-1:])
 
 
 def altered_users(

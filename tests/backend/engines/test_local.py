@@ -229,10 +229,14 @@ def test_a_fault_nobody_expected_leaves_nobody_waiting(
     assert ended == [LookupError]
 
 
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
 def test_numbers_that_are_not_finite_fail_the_generation(
-    engine: LocalEngine, tiny: LanguageModel
+    engine: LocalEngine, tiny: LanguageModel, number: float
 ) -> None:
-    hook = tiny.model.lm_head.register_forward_hook(lambda *args: args[-1] * torch.nan)
+    one = torch.tensor([7])
+    hook = tiny.model.lm_head.register_forward_hook(
+        lambda *args: args[-1].index_fill(-1, one, number)
+    )
     failing = engine.generate([greedy(PROMPTS[0], Condition.GENERIC)])
     with pytest.raises(EngineFailed, match="not finite"):
         failing.result(WAIT_S)
