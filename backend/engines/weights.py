@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from backend.engines.kernels import compiled_kernels
 from backend.engines.packing import PackedLinear, can_pack, pack, pack_linears, unpack_linears
-from backend.engines.streaming import can_stream, compiled_kernels, stream, unstream
+from backend.engines.streaming import can_stream, stream, unstream
 from trainer.artifacts import ArtifactDamaged, VersionTensors
 
 Weights = Mapping[str, Tensor]  # module name → its weight
@@ -38,7 +39,8 @@ class WeightSets:
         self._model = model
         self._rows = rows
         streams = can_stream(model, rows=rows, threads=threads)
-        if streams and (kernels := compiled_kernels()) is not None:
+        kernels = compiled_kernels() if streams else None
+        if kernels is not None:
             stream(model, kernels)
         elif can_pack(model):
             pack_linears(model, rows)

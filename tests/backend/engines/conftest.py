@@ -13,7 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from backend.engines.base import Engine, VersionRef
 from backend.engines.echo import EchoEngine, write_version
+from backend.engines.kernels import Kernels, compiled_kernels
 from backend.engines.local import LocalEngine
+from tests.backend.engines.by_hand import BY_HAND
 from tests.backend.engines.making import USERS, tiny_model, write_random_version
 from trainer.language_model import LanguageModel, load_language_model
 
@@ -31,6 +33,12 @@ def tiny(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
 @pytest.fixture(scope="session")
 def embedded(embedded_model_path: Path) -> LanguageModel:
     return load_language_model(embedded_model_path, "embedded", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """What this machine's compiler makes of `kernels.c`; without one, what the file promises."""
+    return compiled_kernels() or BY_HAND
 
 
 @dataclass

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
-import shutil
-import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from backend.engines import streaming, weights
+from backend.engines import weights
 from backend.engines.base import Condition, GenerationRequest, Sampling, VersionRef
+from backend.engines.kernels import MAX_ROWS, Kernels
 from backend.engines.local import LocalEngine
 from backend.engines.packing import PackedLinear
 from backend.engines.streaming import (
-    MAX_ROWS,
-    Kernels,
     StreamedLinear,
-    build,
     can_stream,
+    room_for,
     stream,
     streamed_norm,
     unstream,
@@ -35,68 +28,6 @@ from trainer.batching import Row
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt
 from trainer.scoring import response_logps
-
-
-def at(address: int, *shape: int) -> Tensor:
-    """The fp32 numbers at an address."""
-    floats = (ctypes.c_float * math.prod(shape)).from_address(address)
-    return torch.frombuffer(floats, dtype=torch.float32).view(shape)
-
-
-def halves_at(address: int, *shape: int) -> Tensor:
-    """The bf16 numbers at an address."""
-    halves = (ctypes.c_uint16 * math.prod(shape)).from_address(address)
-    return torch.frombuffer(halves, dtype=torch.bfloat16).view(shape)
-
-
-def linear_by_hand(*told: int, read: Callable[..., Tensor] = at) -> None:
-    x, w, y, _, rows, inside, out = told
-    at(y, rows, out).copy_(read(x, rows, inside) @ read(w, out, inside).T)
-
-
-def rms_norm_by_hand(*told: Any, read: Callable[..., Tensor] = at) -> None:
-    x, w, y, eps, rows, size = told
-    inputs, weight = read(x, rows, size), read(w, size)
-    rounded = (inputs / (inputs.square().mean(-1, keepdim=True) + eps).sqrt()).to(inputs.dtype)
-    read(y, rows, size).copy_(weight * rounded)
-
-
-@pytest.fixture(scope="session")
-def kernels() -> Kernels:
-    """What this machine's compiler makes of `streaming.c`; without one, what the file promises."""
-    return streaming.compiled_kernels() or Kernels(
-        linear_by_hand,
-        partial(linear_by_hand, read=halves_at),
-        rms_norm_by_hand,
-        partial(rms_norm_by_hand, read=halves_at),
-    )
-
-
-def test_the_kernels_are_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(2)
-    again = threading.Event()
-    made: list[str] = []
-
-    def build(compiler: str) -> None:
-        made.append(compiler)
-        if len(made) > 1:
-            again.set()
-        again.wait(0.2)  # time enough for another to come in, if it could
-
-    def ask() -> None:
-        together.wait(60)
-        streaming.compiled_kernels()
-
-    streaming._compiled.cache_clear()
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(streaming, "build", build)
-    callers = [threading.Thread(target=ask) for _ in range(2)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(60)
-    streaming._compiled.cache_clear()
-    assert made == ["cc"]
 
 
 @pytest.mark.parametrize("size", [576, 40, 37, 3])
@@ -140,14 +71,15 @@ def test_products_are_those_of_the_plain_layer(
 ) -> None:
     torch.manual_seed(0)
     dense = nn.Linear(*shape, bias=bias).requires_grad_(False)
-    streamed = StreamedLinear(dense, kernels)
+    room = room_for([dense])
+    streamed = StreamedLinear(dense, kernels, room)
     inputs = torch.randn(rows, 3, shape[0])[:, -1:]  # strided, as the head gets it
     with torch.inference_mode():
         assert torch.allclose(streamed(inputs), dense(inputs), atol=1e-5)
         # In bf16 the sum is in fp32, and rounded once.
         rounded = inputs.bfloat16()
         wanted = dense.bfloat16().float()(rounded.float()).bfloat16()
-        made = StreamedLinear(dense.bfloat16(), kernels)(rounded)
+        made = StreamedLinear(dense.bfloat16(), kernels, room)(rounded)
         assert made.dtype == torch.bfloat16
         assert torch.allclose(made, wanted, rtol=2**-7, atol=1e-5)
 
@@ -200,12 +132,6 @@ def test_who_may_stream(tiny: LanguageModel) -> None:
     assert can_stream(tiny.model, rows=1, threads=1)
     tiny.model.to(torch.float16)  # type: ignore[arg-type]
     assert not can_stream(tiny.model, rows=1, threads=1)
-
-
-def test_a_compiler_that_fails_is_no_compiler(tmp_path: Path) -> None:
-    assert build(str(tmp_path / "cc")) is None
-    assert build("false") is None
-    assert build("true") is None
 
 
 def test_without_a_compiler_weights_are_packed(

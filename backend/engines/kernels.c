@@ -1,6 +1,6 @@
-/* The products and norms of decoding a few rows: one thread, fp32 or bf16, sums in fp32.
+/* Products, norms and attention of decoding a few rows: one thread, fp32 or bf16, sums in fp32.
 
-   attune_linear: y = x W', y in fp32. What counts is how fast W is read. One or two rows take it as a
+   attune_linear: y = x W' + b. What counts is how fast W is read. One or two rows take it as a
    single stream, as the hardware prefetches best; three or four take three outputs at a time and ask
    for the next three while they compute. */
 
@@ -17,6 +17,7 @@
 #define LANES 4
 #endif
 #define LINE 64 /* bytes */
+#define HIDDEN -1e30f /* a score that gets no share */
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -231,8 +232,9 @@ MANY(f32)
 MANY(bf16)
 
 #define FEW_ROWS 8 /* up to here rows are summed one by one, beyond side by side */
-#define LINEAR(NAME, T)                                                                           \
-    void NAME(const T *x, const T *w, float *y, T *room, long rows, long in, long out)            \
+#define LINEAR(T)                                                                                 \
+    static void linear_##T(const T *x, const T *w, float *y, T *room, long rows, long in,         \
+                           long out)                                                              \
     {                                                                                             \
         if (rows <= FEW_ROWS)                                                                     \
             few_##T(x, w, y, rows, in, out);                                                      \
@@ -240,8 +242,31 @@ MANY(bf16)
             many_rows_##T(x, w, y, room, rows, in, out);                                          \
     }
 
-LINEAR(attune_linear, f32)
-LINEAR(attune_linear_bf16, bf16)
+LINEAR(f32)
+LINEAR(bf16)
+
+/* b (out) or none is added. */
+void attune_linear(const f32 *x, const f32 *w, const f32 *b, f32 *y, float *room, long rows,
+                   long in, long out)
+{
+    linear_f32(x, w, y, room, rows, in, out);
+    for (long r = 0; b && r < rows; r++, y += out)
+        for (long o = 0; o < out; o++) y[o] += b[o];
+}
+
+/* In `room` x stands side by side, then come the sums, in fp32 until all are there. */
+void attune_linear_bf16(const bf16 *x, const bf16 *w, const bf16 *b, bf16 *y, float *room,
+                        long rows, long in, long out)
+{
+    float *sums = room + WIDE * (in + 1);
+    linear_bf16(x, w, sums, (bf16 *)room, rows, in, out);
+    for (long r = 0; b && r < rows; r++)
+        for (long o = 0; o < out; o++) sums[r * out + o] += number_bf16(b[o]);
+    long i = 0;
+    for (; i + LANES <= rows * out; i += LANES)
+        write_bf16(y + i, rounded_bf16(wide_f32(sums + i)));
+    for (; i < rows * out; i++) y[i] = narrow_bf16(sums[i]);
+}
 
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row: in torch half a dozen calls. */
 #define NORM(NAME, T)                                                                             \
@@ -269,3 +294,110 @@ LINEAR(attune_linear_bf16, bf16)
 
 NORM(attune_rms_norm, f32)
 NORM(attune_rms_norm_bf16, bf16)
+
+/* Each head of x (rows, heads, size) turned by its row's angles: of two halves a and b, which lie
+   `size` / 2 apart, a cos - b sin and b cos + a sin. `size` is a multiple of 2 LANES. */
+#define ROTATE(T)                                                                                 \
+    static void rotate_##T(T *x, const T *cos, const T *sin, long rows, long heads, long size)    \
+    {                                                                                             \
+        long half = size / 2;                                                                     \
+        for (long r = 0; r < rows; r++, cos += size, sin += size)                                 \
+            for (long h = 0; h < heads; h++, x += size)                                           \
+                for (long i = 0; i < half; i += LANES) {                                          \
+                    vec a = wide_##T(x + i), b = wide_##T(x + half + i);                          \
+                    vec turned_a = a * wide_##T(cos + i) - b * wide_##T(sin + i);                 \
+                    vec turned_b = b * wide_##T(cos + half + i) + a * wide_##T(sin + half + i);   \
+                    write_##T(x + i, rounded_##T(turned_a));                                      \
+                    write_##T(x + half + i, rounded_##T(turned_b));                               \
+                }                                                                                 \
+    }
+
+ROTATE(f32)
+ROTATE(bf16)
+
+/* Queries, keys and values of one token a row: x times three weights, the first two turned. */
+#define PROJECT(NAME, LINEAR, T)                                                                  \
+    void NAME(const T *x, const T *wq, const T *wk, const T *wv, const T *cos, const T *sin,      \
+              T *q, T *k, T *v, float *room, long rows, long in, long heads, long groups,         \
+              long size)                                                                          \
+    {                                                                                             \
+        LINEAR(x, wq, 0, q, room, rows, in, heads * size);                                   \
+        LINEAR(x, wk, 0, k, room, rows, in, groups * size);                                  \
+        LINEAR(x, wv, 0, v, room, rows, in, groups * size);                                  \
+        rotate_##T(q, cos, sin, rows, heads, size);                                               \
+        rotate_##T(k, cos, sin, rows, groups, size);                                              \
+    }
+
+PROJECT(attune_project, attune_linear, f32)
+PROJECT(attune_project_bf16, attune_linear_bf16, bf16)
+
+/* e^x for x <= 0, relative error below 1e-6; 0 below -87. */
+static inline vec exponential(vec x)
+{
+    typedef int whole __attribute__((vector_size(4 * LANES)));
+    whole seen = x > -87.0f;
+    x = (vec)((whole)x & seen);
+    whole n = __builtin_convertvector(x * 1.44269504f - 0.5f, whole); /* to the nearest */
+    vec part = __builtin_convertvector(n, vec);
+    vec r = x - part * 0.693359375f + part * 2.12194440e-4f; /* ln 2 in two parts */
+    vec made = r * 1.3888889e-3f + 8.3333333e-3f;
+    made = made * r + 4.1666667e-2f;
+    made = made * r + 1.6666667e-1f;
+    made = made * r + 0.5f;
+    made = made * r + 1.0f;
+    made = made * r + 1.0f;
+    return (vec)((whole)(made * (vec)((n + 127) << 23)) & seen);
+}
+
+/* Scores of one head, `tokens` of them, to shares that sum to 1. */
+static void soften(float *scores, const unsigned char *seen, long tokens, float scale)
+{
+    float most = HIDDEN, sum = 0;
+    for (long t = 0; t < tokens; t++) {
+        scores[t] = seen && !seen[t] ? HIDDEN : scores[t] * scale;
+        most = scores[t] > most ? scores[t] : most;
+    }
+    vec sums = {0};
+    long t = 0;
+    for (; t + LANES <= tokens; t += LANES) {
+        vec shares = exponential(*(vec *)(scores + t) - most);
+        *(vec *)(scores + t) = shares;
+        sums += shares;
+    }
+    sum = total(sums);
+    for (; t < tokens; t++) sum += scores[t] = expf(scores[t] - most);
+    for (t = 0; t < tokens; t++) scores[t] /= sum;
+}
+
+/* Attention of one token in each row: q (rows, groups, heads, size), k and v (rows, groups, tokens,
+   size), of which a row is `per_row` and a group `per_group` numbers behind the one before; seen
+   (rows, tokens) or none -> y like q. `size` is a multiple of LANES; room: (heads, tokens). */
+#define ATTEND(NAME, T)                                                                           \
+    void NAME(const T *q, const T *k, const T *v, const unsigned char *seen, T *y, float *room,   \
+              double scale, long rows, long groups, long heads, long size, long tokens,           \
+              long per_row, long per_group)                                                       \
+    {                                                                                             \
+        for (long r = 0; r < rows; r++) {                                                         \
+            for (long g = 0; g < groups; g++) {                                                   \
+                long at = r * per_row + g * per_group;                                            \
+                few_##T(q, k + at, room, heads, size, tokens);                                    \
+                for (long h = 0; h < heads; h++) {                                                \
+                    float *shares = room + h * tokens;                                            \
+                    soften(shares, seen, tokens, (float)scale);                                   \
+                    for (long d = 0; d < size; d += LANES) {                                      \
+                        vec sum = {0};                                                            \
+                        const T *value = v + at + d;                                              \
+                        for (long t = 0; t < tokens; t++, value += size)                          \
+                            sum += wide_##T(value) * shares[t];                                   \
+                        write_##T(y + h * size + d, rounded_##T(sum));                            \
+                    }                                                                             \
+                }                                                                                 \
+                q += heads * size;                                                                \
+                y += heads * size;                                                                \
+            }                                                                                     \
+            if (seen) seen += tokens;                                                             \
+        }                                                                                         \
+    }
+
+ATTEND(attune_attend, f32)
+ATTEND(attune_attend_bf16, bf16)
