@@ -27,7 +27,7 @@ from backend.base_model import BaseModel
 from backend.comparisons import Desk
 from backend.engines.base import Engine, Priority, Sampling
 from backend.engines.echo import EchoEngine
-from backend.engines.streaming import compiled_kernels
+from backend.engines.kernels import compiled_kernels
 from backend.erasure import Erasure
 from backend.errors import AttuneError, ConfigurationError
 from backend.evidence import Evidence
