@@ -106,7 +106,7 @@ class _FrozenHeadLogps(torch.autograd.Function):
 
 
 def token_logps(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, chunk: int = 512
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, chunk: int = 128
 ) -> Tensor:
     """log π(label | hidden) of each position under a frozen head, in nats.
 
