@@ -166,10 +166,10 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
     own = [
         rise
         for f in good
-        for rise in _by_user((p.user_id, p.own_nats - p.generic_nats) for p in f.round_pairs)
+        for rise in _by_user((p.user_id, p.own_nats - p.unlearnt_nats) for p in f.round_pairs)
     ]
     farthest = {
-        "own vector over none, nats": (own, bounds.max_own_over_generic_nats),
+        "own vector over none, nats": (own, bounds.max_own_over_unlearnt_nats),
         "chosen responses' drop, nats a token": (
             [-mean([p.chosen_logp_change for p in f.round_pairs]) for f in good],
             bounds.max_chosen_logp_drop_nats,

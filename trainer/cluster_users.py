@@ -38,6 +38,10 @@ class ClusterUserModel:
         own = self._own.of(user_id)
         return mixed(self._nobody if own is None else own, self._clusters)
 
+    def unlearnt(self, user_id: int) -> Tensor:
+        """e₀, (P, H) fp32."""
+        return mixed(self._nobody, self._clusters)
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`clusters`: V (K, P, H)."""
         return {"clusters": self._clusters}

@@ -25,8 +25,8 @@ class GateConfig:
             beyond what chance explains (see `trainer.gate`).
         held_out_spread_nats: least spread of one pair's change in loss that is put down to chance.
         held_out_min_pairs: a single user is judged by at least so many held-out pairs.
-        max_own_over_generic_nats: how much the mean loss of a user's pairs in the round may be
-            higher under the user's vector than under the generic one.
+        max_own_over_unlearnt_nats: how much the mean loss of a user's pairs in the round may be
+            higher under the user's vector than without what was learnt for this user.
         max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
             below the base model's.
         max_end_logp_drop_nats: the same for the end of turn where a chosen response ended; and, on
@@ -47,7 +47,7 @@ class GateConfig:
     held_out_loss_tolerance: float = 0.10
     held_out_spread_nats: float = 0.5
     held_out_min_pairs: int = 4
-    max_own_over_generic_nats: float = 0.2
+    max_own_over_unlearnt_nats: float = 0.2
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5

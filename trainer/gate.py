@@ -13,9 +13,10 @@ The rules, for figures of the round (candidate) and of the version it started fr
    `max_end_logp_drop_nats` less likely than under the parent's: probe texts are too short to show
    that somebody's no longer end.
 4. The round's own pairs: under a user's own vector their mean DPO loss is at most
-   `max_own_over_generic_nats` above that under e₀, for each user with at least three of them and
-   for all together. A vector that suits its user worse than none,
-   even on what it was trained on, is somebody else's.
+   `max_own_over_unlearnt_nats` above that under the same vector without what was learnt for this
+   user (e₀, and the styles counted), for each user with at least three of them and for all
+   together. What suits a user worse than nothing, even on what it was learnt from, is somebody
+   else's. Counted styles are not learnt from likelihoods and are not judged by them here.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
    displacement), nor that of their end of turn more than `max_end_logp_drop_nats`.
@@ -65,13 +66,14 @@ class RoundPair:
     """One pair the round was trained on, after it.
 
     Attributes:
-        own_nats, generic_nats: DPO loss under the user's vector, and under e₀.
+        own_nats, unlearnt_nats: DPO loss under the user's vector, and under it without what was
+            learnt for the user.
         chosen_logp_change: of the chosen response, nats per token, against π_ref.
     """
 
     user_id: int
     own_nats: float
-    generic_nats: float
+    unlearnt_nats: float
     chosen_logp_change: float
 
 
@@ -165,7 +167,7 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
         pairs = figures.round_pairs
         named["chosen_logp_change"] = _mean([p.chosen_logp_change for p in pairs])
         named["round_loss"] = _mean([p.own_nats for p in pairs])
-        named["round_loss_generic"] = _mean([p.generic_nats for p in pairs])
+        named["round_loss_unlearnt"] = _mean([p.unlearnt_nats for p in pairs])
     if figures.end_logp_change is not None:
         named["end_logp_change"] = figures.end_logp_change
     if held_out:
@@ -226,12 +228,12 @@ def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     if figures.round_pairs and len(groups) != 1:
         groups["all users together"] = list(figures.round_pairs)
     for who, pairs in groups.items():
-        rise = _mean([p.own_nats - p.generic_nats for p in pairs])
-        if not rise <= config.max_own_over_generic_nats:
+        rise = _mean([p.own_nats - p.unlearnt_nats for p in pairs])
+        if not rise <= config.max_own_over_unlearnt_nats:
             reasons.append(
-                f"{who}: the own vector suits worse than none, loss {rise:+.2f} nats over "
-                f"{len(pairs)} pairs of this round, at most "
-                f"{config.max_own_over_generic_nats:+.2f} allowed"
+                f"{who}: what was learnt suits worse than nothing, loss {rise:+.2f} nats "
+                f"over {len(pairs)} pairs of this round, at most "
+                f"{config.max_own_over_unlearnt_nats:+.2f} allowed"
             )
     if figures.round_pairs:
         drop = -_mean([p.chosen_logp_change for p in figures.round_pairs])

@@ -139,7 +139,7 @@ def round_pairs(
     references: Mapping[int, float],
     config: TrainConfig,
 ) -> tuple[RoundPair, ...]:
-    """What became of the pairs trained on, under their users' vectors and under e₀.
+    """What became of the pairs trained on, under their users' vectors learnt and unlearnt.
 
     Measured after the last step, on at most 3 pairs of each of 4 users, those with most pairs.
     """
@@ -150,11 +150,14 @@ def round_pairs(
     ]
     vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in some}}
     own = [vectors[p.pair.user_id] for p in some]
-    generic = [users.prefix(None)] * (2 * len(some))
+    without = {user: users.unlearnt(user) for user in vectors}
+    unlearnt = [without[p.pair.user_id] for p in some]
     rows = [p.chosen for p in some] + [p.rejected for p in some]
-    rows += [p.generic_chosen for p in some] + [p.generic_rejected for p in some]
     logps = response_logps(
-        base.model, rows, [*own, *own, *generic], max_tokens=config.forward_tokens
+        base.model,
+        [*rows, *rows],
+        [*own, *own, *unlearnt, *unlearnt],
+        max_tokens=config.forward_tokens,
     ).view(4, -1)
     reference = reference_logps(some, references, logps.device)
     tokens = pair_tokens(some, logps.device)
@@ -164,8 +167,8 @@ def round_pairs(
         for policy in (PairLogps(logps[0], logps[1]), PairLogps(logps[2], logps[3]))
     ]
     return tuple(
-        RoundPair(rows.pair.user_id, float(mine), float(anybodys), float(change))
-        for rows, mine, anybodys, change in zip(some, *losses, changes, strict=True)
+        RoundPair(rows.pair.user_id, float(learnt), float(before), float(change))
+        for rows, learnt, before, change in zip(some, *losses, changes, strict=True)
     )
 
 

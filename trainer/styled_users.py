@@ -55,6 +55,11 @@ class StyledUserModel:
             return self._generic
         return styled(self._generic, self._directions, self._record(user_id), offset)
 
+    def unlearnt(self, user_id: int) -> Tensor:
+        """e₀ and the styles counted, (P, H) fp32; e₀ for a user never met."""
+        none = torch.zeros_like(self._generic)
+        return styled(self._generic, self._directions, self._record(user_id), none)
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀ (P, H); `directions`: d (K, P, H)."""
         return {"generic": self._generic, "directions": self._directions}

@@ -32,6 +32,9 @@ class UserModel(Protocol):
     def prefix(self, user_id: int | None) -> Tensor:
         """e_u, (P, H) fp32, differentiable; e₀ for None and for a user never met."""
 
+    def unlearnt(self, user_id: int) -> Tensor:
+        """e_u as it would be had descent moved nothing that is this user's own, (P, H) fp32."""
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """What everybody's prefix is made of, by names that stay the same through rounds."""
 
@@ -68,6 +71,10 @@ class IndividualUserModel:
         """e_u, (P, H) fp32; e₀ for None and for a user never met."""
         offset = self._own.of(user_id)
         return self._generic if offset is None else self._generic + offset
+
+    def unlearnt(self, user_id: int) -> Tensor:
+        """e₀, (P, H) fp32."""
+        return self._generic
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀."""

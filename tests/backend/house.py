@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
         probe_new_tokens=8,
         max_nll_rise_nats=100.0,
         max_drift_nats=100.0,
-        max_own_over_generic_nats=100.0,  # one pass over four pairs of noise proves nobody right
+        max_own_over_unlearnt_nats=100.0,  # one pass over four pairs of noise proves nobody right
     ),
 )
 LIMIT_S = 120.0

@@ -156,7 +156,7 @@ LENIENT = replace(
         max_drift_nats=1e3,
         max_chosen_logp_drop_nats=1e3,
         max_end_logp_drop_nats=1e3,
-        max_own_over_generic_nats=1e3,
+        max_own_over_unlearnt_nats=1e3,
     ),
 )
 

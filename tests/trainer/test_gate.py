@@ -27,7 +27,7 @@ HEALTHY = GateFigures(
     altered=(),
     held_out=(),
     oldest_user=None,
-    round_pairs=(RoundPair(3, own_nats=0.4, generic_nats=0.6, chosen_logp_change=0.1),),
+    round_pairs=(RoundPair(3, own_nats=0.4, unlearnt_nats=0.6, chosen_logp_change=0.1),),
     end_logp_change=0.5,
     base_texts=BASE_TEXTS,
     texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
@@ -58,7 +58,7 @@ def test_users_who_did_not_take_part_must_be_what_they_were() -> None:
     assert reason == "users who did not take part have been changed or lost: 4, 9"
 
 
-def own_over_generic(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
+def own_over_unlearnt(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
     return tuple(RoundPair(user, 0.7 + rise, 0.7, 0.0) for rise in rises)
 
 
@@ -71,25 +71,25 @@ def own_over_generic(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
         ((math.nan, 0.0, 0.0), False),
     ],
 )
-def test_a_vector_must_suit_its_user_no_worse_than_none(
+def test_what_was_learnt_must_suit_its_user_no_worse_than_nothing(
     rises: tuple[float, ...], passes: bool
 ) -> None:
-    reasons = judge(replace(HEALTHY, round_pairs=own_over_generic(*rises)), BOUNDS)
+    reasons = judge(replace(HEALTHY, round_pairs=own_over_unlearnt(*rises)), BOUNDS)
     assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: the own vector suits worse than none")
+    assert passes or reasons[0].startswith("user 3: what was learnt suits worse than nothing")
 
 
-def test_each_user_of_the_round_is_asked_alone_whether_the_vector_suits() -> None:
-    pairs = own_over_generic(*[-0.5] * 9) + own_over_generic(0.3, 0.3, 0.3, user=5)
+def test_each_user_of_the_round_is_asked_alone_whether_it_suits() -> None:
+    pairs = own_over_unlearnt(*[-0.5] * 9) + own_over_unlearnt(0.3, 0.3, 0.3, user=5)
     (reason,) = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
-    assert reason.startswith("user 5: the own vector suits worse than none, loss +0.30 nats")
+    assert reason.startswith("user 5: what was learnt suits worse than nothing, loss +0.30 nats")
 
 
 def test_users_with_few_pairs_are_asked_together() -> None:
-    few = own_over_generic(0.3, 0.3) + own_over_generic(-0.4, -0.4, user=5)
+    few = own_over_unlearnt(0.3, 0.3) + own_over_unlearnt(-0.4, -0.4, user=5)
     assert judge(replace(HEALTHY, round_pairs=few), BOUNDS) == ()
     (reason,) = judge(replace(HEALTHY, round_pairs=few[:2]), BOUNDS)
-    assert reason.startswith("all users together: the own vector suits worse than none")
+    assert reason.startswith("all users together: what was learnt suits worse than nothing")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_user_with_few_held_out_pairs_is_not_judged_alone() -> None:
     ("change", "passes"), [(-0.99, True), (-1.01, False), (math.nan, False), (5.0, True)]
 )
 def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> None:
-    pairs = (RoundPair(3, own_nats=0.4, generic_nats=0.6, chosen_logp_change=change),)
+    pairs = (RoundPair(3, own_nats=0.4, unlearnt_nats=0.6, chosen_logp_change=change),)
     reasons = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or "chosen responses have become improbable" in reasons[0]
@@ -249,7 +249,7 @@ def test_named_figures_are_flat_and_finite() -> None:
     assert named["user_3_tokens"] == 40
     assert named["base_nll_nats"] == 1.0
     assert named["round_loss"] == pytest.approx(0.4)
-    assert named["round_loss_generic"] == pytest.approx(0.6)
+    assert named["round_loss_unlearnt"] == pytest.approx(0.6)
     assert named["user_3_drift_nats"] == 0.2
     assert named["end_logp_change"] == 0.5
     assert "user_3_nll_nats" not in named

@@ -65,7 +65,7 @@ def test_cluster_users_are_compared_by_their_weights() -> None:
     assert altered_users(parent, {**moved, "weights": parent["weights"].flip(0)}, {1}) == (2,)
 
 
-def test_round_pairs_are_losses_under_own_and_generic_vector(base, tokenizer) -> None:
+def test_round_pairs_are_losses_with_and_without_what_was_learnt(base, tokenizer) -> None:
     prompts = PromptFormat(base.tokenizer, 4)
     rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
     references = known_references(base, rows)
@@ -78,7 +78,7 @@ def test_round_pairs_are_losses_under_own_and_generic_vector(base, tokenizer) ->
     for pair, reading in zip(measured, own, strict=True):
         assert abs(pair.own_nats - reading.loss_nats) < 1e-4
         # User 2 has not been met and is the generic user.
-        assert (abs(pair.own_nats - pair.generic_nats) < 1e-4) is (pair.user_id == 2)
+        assert (abs(pair.own_nats - pair.unlearnt_nats) < 1e-4) is (pair.user_id == 2)
 
 
 def test_the_end_of_turn_is_compared_where_a_chosen_response_ended(base, tokenizer) -> None:

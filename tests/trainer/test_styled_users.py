@@ -80,6 +80,10 @@ def test_a_record_moves_the_vector_at_once_and_the_offset_is_learnt() -> None:
     offset = torch.tensor([[0.25, 0.0]])
     users = StyledUserModel(GENERIC, DIRECTIONS, {3: known, 7: known}, {3: offset}, [7])
     assert users.prefix(7)[0, 0] > 1.5
+    # What was counted is no user's offset; user 3 has learnt one.
+    assert torch.equal(users.unlearnt(7), users.prefix(7))
+    assert torch.equal(users.unlearnt(3), users.prefix(7))
+    assert torch.equal(users.unlearnt(8), users.prefix(None))
     users.prefix(7).sum().backward()
     own = users.own_parameters()["user.7"]
     assert own.grad is not None
