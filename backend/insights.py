@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -49,7 +49,8 @@ class Chip:
 class RoundRow:
     """One round in the lab's table; `progress` is empty unless it is running.
 
-    `kind` is `full`, or `vector` for new users' vectors alone.
+    `kind` is `full`, or `vector` for new users' vectors alone. First and last are means over a
+    third of the steps: a step has a few pairs, and alone it says nothing.
     """
 
     id: int
@@ -245,6 +246,7 @@ def _round_row(row: Round) -> RoundRow:
     curve = row.curve or []
     uses = [pair.use for pair in row.pairs]
     ended = row.ended_at
+    third = -(-len(curve) // 3)
     return RoundRow(
         id=row.id,
         kind=row.kind,
@@ -254,12 +256,17 @@ def _round_row(row: Round) -> RoundRow:
         new_pairs=uses.count("new"),
         replay_pairs=uses.count("replay"),
         held_out_pairs=uses.count("held_out"),
-        loss_first=curve[0].get("loss") if curve else None,
-        loss_last=curve[-1].get("loss") if curve else None,
-        accuracy_last=curve[-1].get("accuracy") if curve else None,
+        loss_first=_mean(curve[:third], "loss"),
+        loss_last=_mean(curve[-third:], "loss"),
+        accuracy_last=_mean(curve[-third:], "accuracy"),
         reason=row.reason or "",
         progress=_progress(row),
     )
+
+
+def _mean(steps: Sequence[Mapping[str, float]], name: str) -> float | None:
+    values = [step[name] for step in steps if name in step]
+    return sum(values) / len(values) if values else None
 
 
 def _progress(row: Round) -> str:
