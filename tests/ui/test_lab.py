@@ -118,7 +118,7 @@ def test_rounds_versions_users(researcher: Page) -> None:
     rows = researcher.locator("#lab-rounds tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.nth(0)).to_contain_text("not a finite number")
-    expect(rows.nth(2)).to_contain_text("0.7 → 0.2712")
+    expect(rows.nth(2)).to_contain_text("0.6018 → 0.3198")
     expect(researcher.locator("#lab-versions tbody tr").filter(has_text="live")).to_have_count(1)
     simulated = researcher.locator("#lab-users tbody tr").filter(has_text="simulated")
     expect(simulated.locator("td").first).to_have_text(NAME)
