@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,17 +24,30 @@ from torch import Tensor
 from trainer.batching import Row
 
 _Key = tuple[int, ...]
+# Short runs beside each other are attended to at once: a prompt and its responses cost less in one
+# product with some of it hidden than in three.
+_TOGETHER = 150  # tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of tokens that are in the same rows.
+    """Neighbouring tokens whose attention is computed at once.
 
     Attributes:
-        start, end: its places in the flat sequence.
-        before: the runs its tokens see beside the earlier ones of their own, as places from the
-            left; neighbours are joined.
+        start, end: its N places in the flat sequence.
+        before: what all its tokens see beside each other, as places from the left; neighbours are
+            joined.
+        hidden: (N, N) bool, which of its places a place does not see; at least the later ones.
     """
+
+    start: int
+    end: int
+    before: tuple[tuple[int, int], ...]
+    hidden: Tensor
+
+
+class _Run(NamedTuple):
+    """Tokens that are in the same rows, and the places before them in these rows."""
 
     start: int
     end: int
@@ -47,7 +61,7 @@ class Forest:
     Attributes:
         ids: (N,) token ids; the places of a user vector hold an arbitrary id.
         position_ids: (N,) places as each row alone would have them.
-        segments: all runs, in order; together they cover the sequence.
+        segments: in order; together they cover the sequence.
         prefixes: each user vector (P, H) with the place it begins at.
         positions: (M,) places whose state predicts a response token.
         labels: (M,) the response tokens themselves.
@@ -65,17 +79,18 @@ class Forest:
     @property
     def branches(self) -> bool:
         """Whether a token stands before one that must not see it; if not, causal attention does."""
-        return any(one.before != ((0, one.start),) for one in self.segments[1:])
+        joined = all(one.before == ((0, one.start),) for one in self.segments[1:])
+        return not joined or any(bool(one.hidden.tril(-1).any()) for one in self.segments)
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """(1, 1, N, N), added to attention scores: 0 where a token may look, else very negative."""
         count = len(self.ids)
         seen = torch.zeros(count, count, dtype=torch.bool)
         for one in self.segments:
-            seen[one.start : one.end, one.start : one.end] = True
+            seen[one.start : one.end, one.start : one.end] = ~one.hidden
             for start, end in one.before:
                 seen[one.start : one.end, start:end] = True
-        seen = seen.tril_().to(self.ids.device)
+        seen = seen.to(self.ids.device)
         hidden = torch.zeros(count, count, dtype=dtype, device=seen.device)
         return hidden.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
@@ -176,7 +191,7 @@ def _forest(
     return Forest(
         ids=torch.tensor(ids, device=device),
         position_ids=torch.tensor(depths, device=device),
-        segments=_segments(parents),
+        segments=tuple(_segments(_runs(parents))),
         prefixes=tuple(vectors.items()),
         positions=torch.tensor([place for place, _ in predicted], device=device),
         labels=torch.tensor([label for _, label in predicted], device=device),
@@ -184,7 +199,7 @@ def _forest(
     )
 
 
-def _segments(parents: Sequence[int]) -> tuple[Segment, ...]:
+def _runs(parents: Sequence[int]) -> list[_Run]:
     """The runs of a forest in which token t continues `parents[t]` (−1: it begins a tree)."""
     children = Counter(parents)
     begins = [
@@ -192,13 +207,44 @@ def _segments(parents: Sequence[int]) -> tuple[Segment, ...]:
         for at, parent in enumerate(parents)
         if at == 0 or parent != at - 1 or children[parent] > 1
     ]
-    segments: list[Segment] = []
-    before_end: dict[int, tuple[tuple[int, int], ...]] = {-1: ()}  # by a segment's last place
+    runs: list[_Run] = []
+    before_end: dict[int, tuple[tuple[int, int], ...]] = {-1: ()}  # by a run's last place
     for start, end in pairwise([*begins, len(parents)]):
         before = before_end[parents[start]]
-        segments.append(Segment(start, end, before))
+        runs.append(_Run(start, end, before))
         if before and before[-1][1] == start:
             before_end[end - 1] = (*before[:-1], (before[-1][0], end))
         else:
             before_end[end - 1] = (*before, (start, end))
-    return tuple(segments)
+    return runs
+
+
+def _segments(runs: Sequence[_Run]) -> list[Segment]:
+    """Neighbours among `runs` put together, as far as all see the same before the first of them."""
+    groups: list[list[_Run]] = []
+    for run in runs:
+        first = groups[-1][0] if groups else run
+        fits = groups and run.end - first.start <= _TOGETHER
+        if fits and _up_to(first.start, run.before) == first.before:
+            groups[-1].append(run)
+        else:
+            groups.append([run])
+    return [
+        Segment(group[0].start, group[-1].end, group[0].before, _hidden(group)) for group in groups
+    ]
+
+
+def _up_to(place: int, runs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((start, min(end, place)) for start, end in runs if start < place)
+
+
+def _hidden(group: Sequence[_Run]) -> Tensor:
+    """(N, N) bool: which places of neighbouring runs each of these places does not see."""
+    first = group[0].start
+    seen = torch.zeros(group[-1].end - first, group[-1].end - first, dtype=torch.bool)
+    for run in group:
+        for start, end in (*run.before, (run.start, run.end)):
+            if end > first:
+                places = slice(run.start - first, run.end - first)
+                seen[places, max(start - first, 0) : end - first] = True
+    return ~seen.tril_()

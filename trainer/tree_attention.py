@@ -1,7 +1,7 @@
 """Attention over a forest of rows (see `trainer.packing`), for any transformers decoder.
 
-Registered with transformers' own attention interface under `NAME`. Each run of tokens is multiplied
-with the keys it may see and no others, by plain matrix products in both directions: nothing is
+Registered with transformers' own attention interface under `NAME`. Each segment is multiplied with
+the keys it may see and hardly any others, by plain matrix products in both directions: little is
 spent on what a mask would hide, and torch's fused attention, whose backward is slow in bfloat16 on
 a CPU, is left out.
 
@@ -62,14 +62,18 @@ def _attend(
     if attention_mask is not None or dropout or any(kwargs.get(name) for name in _FOREIGN):
         raise ValueError("this model's attention does more than the tree's can")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Rotated by fp32 angles, queries and keys arrive wider than autocast wants them.
+    device = query.device.type
+    low = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if low else query.dtype
     made: Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
-        query[0], key[0].to(query.dtype), value[0].to(query.dtype), segments, scale
+        query[0].to(dtype), key[0].to(dtype), value[0].to(dtype), segments, scale
     )
     return made[None], None
 
 
 class _TreeAttention(torch.autograd.Function):
-    """softmax(q kᵀ · scale) v, run by run. Shares are kept for the backward pass."""
+    """softmax(q kᵀ · scale) v, segment by segment. Shares are kept for the backward pass."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch's calling convention
@@ -87,7 +91,7 @@ class _TreeAttention(torch.autograd.Function):
             for one in segments:
                 mine = _grouped(query, one, len(key)) * scale
                 scores = mine @ _seen(key, one).transpose(1, 2)
-                _hide_later(scores, one)
+                _hide(scores, one)
                 shares = scores.softmax(-1, dtype=wide).to(query.dtype)
                 _ungroup(made, shares @ _seen(value, one), one)
                 kept.append(shares)
@@ -116,18 +120,18 @@ class _TreeAttention(torch.autograd.Function):
 
 
 def _grouped(heads: Tensor, one: Segment, key_heads: int) -> Tensor:
-    """(heads, N, D) → the run's (key-value heads, heads of each · run, D)."""
+    """(heads, N, D) → the segment's (key-value heads, heads of each · its length, D)."""
     return heads[:, one.start : one.end].reshape(key_heads, -1, heads.shape[-1])
 
 
 def _ungroup(into: Tensor, made: Tensor, one: Segment) -> None:
-    """Write what `_grouped` took apart to the run's places in (N, heads, D)."""
-    run = one.end - one.start
-    into[one.start : one.end] = made.view(-1, run, made.shape[-1]).transpose(0, 1)
+    """Write what `_grouped` took apart to the segment's places in (N, heads, D)."""
+    length = one.end - one.start
+    into[one.start : one.end] = made.view(-1, length, made.shape[-1]).transpose(0, 1)
 
 
 def _seen(heads: Tensor, one: Segment) -> Tensor:
-    """(key-value heads, places the run sees, D)."""
+    """(key-value heads, places before and in the segment, D)."""
     parts = [heads[:, start:end] for start, end in (*one.before, (one.start, one.end))]
     return torch.cat(parts, 1)
 
@@ -140,12 +144,11 @@ def _scatter(into: Tensor, made: Tensor, one: Segment) -> None:
         at += end - start
 
 
-def _hide_later(scores: Tensor, one: Segment) -> None:
-    """Take the run's own later tokens out of (key-value heads, heads of each · run, seen)."""
-    run = one.end - one.start
-    later = torch.ones(run, run, dtype=torch.bool, device=scores.device).triu_(1)
-    own = scores.view(-1, run, scores.shape[-1])[:, :, -run:]
-    own.masked_fill_(later, float("-inf"))
+def _hide(scores: Tensor, one: Segment) -> None:
+    """Take what is hidden out of (key-value heads, heads of each · length, places seen)."""
+    length = one.end - one.start
+    own = scores.view(-1, length, scores.shape[-1])[:, :, -length:]
+    own.masked_fill_(one.hidden, float("-inf"))
 
 
 AttentionInterface.register(NAME, _attend)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer import packing
 from trainer.batching import Row
 from trainer.packing import Forest, pack, tree_tokens
 from trainer.prompting import EncodedPrompt
 
 CPU = torch.device("cpu")
+_1 = ((0, 1),)
 FIRST, SECOND = EncodedPrompt((5, 6), None), EncodedPrompt((5, 4), None)
 
 
@@ -38,18 +41,34 @@ def test_two_responses_share_their_prompt() -> None:
     assert seen(forest) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 4]]
 
 
-def test_prompts_share_their_head_and_responses_their_first_words() -> None:
+@pytest.mark.parametrize(
+    ("together", "segments"),
+    [
+        (1, [(0, 1, ()), (1, 3, _1), (3, 5, _1), (5, 6, (*_1, (3, 5))), (6, 7, (*_1, (3, 5)))]),
+        # 7 3 | 7 8 behind "5 6" see the same before place 3, but not the 4 7 of the other prompt.
+        (3, [(0, 3, ()), (3, 6, _1), (6, 7, (*_1, (3, 5)))]),
+        (6, [(0, 6, ()), (6, 7, (*_1, (3, 5)))]),
+        (7, [(0, 7, ())]),
+    ],
+)
+def test_prompts_share_their_head_and_responses_their_first_words(
+    monkeypatch, together: int, segments: list[object]
+) -> None:
+    monkeypatch.setattr(packing, "_TOGETHER", together)
     forest = one_forest([Row(FIRST, (7, 8, 9)), Row(SECOND, (7, 1)), Row(FIRST, (7, 3, 4))])
     assert forest.ids.tolist() == [5, 4, 7, 6, 7, 3, 8]
     assert forest.position_ids.tolist() == [0, 1, 2, 1, 2, 3, 3]
-    assert seen(forest)[-1] == [0, 3, 4, 6]
-    assert [(s.start, s.end, s.before) for s in forest.segments] == [
-        (0, 1, ()),
-        (1, 3, ((0, 1),)),
-        (3, 5, ((0, 1),)),
-        (5, 6, ((0, 1), (3, 5))),
-        (6, 7, ((0, 1), (3, 5))),
+    assert seen(forest) == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 3],
+        [0, 3, 4],
+        [0, 3, 4, 5],
+        [0, 3, 4, 6],
     ]
+    assert [(s.start, s.end, s.before) for s in forest.segments] == segments
+    assert forest.branches
 
 
 def test_what_two_rows_predict_alike_is_computed_once() -> None:

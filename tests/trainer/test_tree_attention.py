@@ -16,7 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from trainer import scoring
+from trainer import packing, scoring
 from trainer.batching import Row
 from trainer.packing import pack
 from trainer.prompting import EncodedPrompt
@@ -81,8 +81,12 @@ def plain(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return together.detach(), list(slopes)
 
 
+@pytest.mark.parametrize("together", [1, 4, 150])
 @pytest.mark.parametrize(("kind", "quick"), [("llama", True), ("qwen2", True), ("mistral", False)])
-def test_a_forest_has_the_scores_and_gradients_of_each_row_alone(kind: str, quick: bool) -> None:
+def test_a_forest_has_the_scores_and_gradients_of_each_row_alone(
+    monkeypatch, kind: str, quick: bool, together: int
+) -> None:
+    monkeypatch.setattr(packing, "_TOGETHER", together)
     model = made(kind)
     assert fits(model) == quick
     for made_so, alone in zip(logps_and_slopes(model), plain(model), strict=True):
