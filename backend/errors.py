@@ -13,8 +13,6 @@ AttuneError
 
 from __future__ import annotations
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from backend.wording import Counted, Sentence, msg
 
 _DATABASE_AWAY = msg(
@@ -74,6 +72,9 @@ def friendly(error: Exception) -> Sentence | None:
     """The sentence a person reads for an expected error; None when it is not one."""
     if isinstance(error, AttuneError):
         return error.sentence
+    # Imported here: engines raise these errors too, also where there is no database.
+    from sqlalchemy.exc import InterfaceError, OperationalError  # noqa: PLC0415
+
     if isinstance(error, (OperationalError, InterfaceError)):
         return Sentence(_DATABASE_AWAY)
     return None

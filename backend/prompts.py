@@ -6,15 +6,14 @@ Knows nothing of responses.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
 
 from sqlalchemy.orm import Session
 
 from backend.errors import InvalidInput, Unavailable
+from backend.shipped_prompts import shipped
 from backend.wording import msg
 from db.models import Prompt
 from db.queries import comparisons as queries
@@ -41,12 +40,6 @@ def import_bank(database: Database, now: datetime) -> int:
                 )
                 added += 1
     return added
-
-
-def shipped() -> list[dict[str, str]]:
-    """The prompts that come with Attune, in their order: `text` and `topic` of each."""
-    text = files("backend").joinpath("data/prompts.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def next_prompt_id(session: Session, user_id: int, taken: Sequence[int], rng: random.Random) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from backend.persona_rules import RULES
-from backend.prompts import shipped
+from backend.shipped_prompts import shipped
 from backend.styles import load_styles
 from benchmarks.learning_world import as_prompt
 from trainer.adapter import AttachedAdapter, attached, initial_adapter

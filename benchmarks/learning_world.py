@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backend.persona_rules import RULES
-from backend.prompts import shipped
+from backend.shipped_prompts import shipped
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts

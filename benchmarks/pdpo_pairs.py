@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from backend.prompts import shipped
+from backend.shipped_prompts import shipped
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.prompting import PromptFormat

@@ -17,7 +17,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_file
 from babel.messages.pofile import read_po, write_po
 
-from backend import prompts
+from backend.shipped_prompts import shipped
 
 _ROOT = Path(__file__).parent.parent
 _CATALOGUES = _ROOT / "ui" / "catalogues"
@@ -70,7 +70,7 @@ def _found() -> Iterator[tuple[str, str | tuple[str, ...]]]:
         yield from _extracted(path, "jinja2.ext:babel_extract", _TEMPLATES)
     for path in sorted(_ROOT.glob("ui/assets/*.js")):
         yield from _extracted(path, "javascript", {"msg": None})
-    for topic in sorted({entry["topic"] for entry in prompts.shipped()}):
+    for topic in sorted({entry["topic"] for entry in shipped()}):
         yield "backend/data/prompts.jsonl", topic
 
 

@@ -8,7 +8,7 @@ called. Knows nothing of requests, sampling, versions or threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,14 @@ class RowCache(Cache):
                 )
             )
 
+    def stacked(self) -> Tensor:
+        """(2 · layers, B, heads, T, D), each layer's keys and then its values; a copy.
+
+        Raises:
+            RuntimeError: layers differ in shape.
+        """
+        return torch.stack([states for layer in self._layers() for states in layer.states])
+
     def _layers(self) -> list[_RoomyLayer]:
         return cast(list[_RoomyLayer], self.layers)
 
@@ -115,8 +123,55 @@ def _pad(states: Tensor, width: int) -> Tensor:
     return nn.functional.pad(states, (0, 0, width - states.shape[-2], 0))
 
 
+class Batch(Protocol):
+    """B rows decoding side by side. Weights are what the model has when a method is called.
+
+    Attributes:
+        logits: (B, V) fp32, of each row's next token.
+    """
+
+    logits: Tensor
+
+    def __len__(self) -> int:
+        """B."""
+
+    def join(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
+        """Read prompts and append rows for them behind those that are there.
+
+        Args:
+            prompts: input embeddings (T, H) each.
+            copies: rows made of each prompt, which is read once.
+        """
+
+    def advance(self, token_ids: Tensor) -> None:
+        """Read one token (B,) per row; `logits` are then those of the next one."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all rows but these leave."""
+
+
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[Tensor]
+) -> tuple[RowCache, Tensor, Tensor]:
+    """Read prompts, input embeddings (T, H) each, as rows left-padded to one width.
+
+    Returns:
+        Their cache, their lengths (B,) and the logits (B, V), fp32, of each one's next token.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+    embeds = prompts[0].new_zeros(len(prompts), longest, prompts[0].shape[-1])
+    for row, prompt in zip(embeds, prompts, strict=True):
+        row[longest - len(prompt) :] = prompt
+    places = torch.arange(longest, device=model.device)
+    positions = (places - (longest - lengths)[:, None]).clamp(min=0)
+    cache = RowCache()
+    logits = _forward(model, cache, lengths, longest, positions, inputs_embeds=embeds)
+    return cache, lengths, logits
+
+
 class DecodingBatch:
-    """B rows of keys, values and the logits of each row's next token."""
+    """Implements `Batch`: keys and values grow with the rows, and every step is run as it comes."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -128,22 +183,8 @@ class DecodingBatch:
         return len(self._lengths)
 
     def join(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
-        """Read prompts and append rows for them behind those that are there.
-
-        Args:
-            prompts: input embeddings (T, H) each.
-            copies: rows made of each prompt, which is read once.
-        """
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
-        width = int(lengths.max())
-        embeds = prompts[0].new_zeros(len(prompts), width, prompts[0].shape[-1])
-        for row, prompt in zip(embeds, prompts, strict=True):
-            row[width - len(prompt) :] = prompt
-        positions = (torch.arange(width, device=lengths.device) - (width - lengths)[:, None]).clamp(
-            min=0
-        )
-        cache = RowCache()
-        logits = self._forward(cache, lengths, width, positions, inputs_embeds=embeds)
+        """See `Batch`."""
+        cache, lengths, logits = read_prompts(self._model, prompts)
         rows = torch.arange(len(prompts), device=lengths.device).repeat_interleave(
             torch.tensor(copies, device=lengths.device)
         )
@@ -152,15 +193,16 @@ class DecodingBatch:
         self._append(cache, lengths[rows], logits[rows])
 
     def advance(self, token_ids: Tensor) -> None:
-        """Read one token (B,) per row; `logits` are then those of the next one."""
+        """See `Batch`."""
         positions = self._lengths[:, None]
         self._lengths = self._lengths + 1
-        self.logits = self._forward(
-            self._cache, self._lengths, self._width + 1, positions, input_ids=token_ids[:, None]
+        ids = token_ids.to(self._lengths.device)[:, None]
+        self.logits = _forward(
+            self._model, self._cache, self._lengths, self._width + 1, positions, input_ids=ids
         )
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave."""
+        """See `Batch`."""
         if len(rows) == len(self):
             return
         index = torch.tensor(rows, dtype=torch.long, device=self._lengths.device)
@@ -185,22 +227,28 @@ class DecodingBatch:
         self._lengths = torch.cat([self._lengths, lengths])
         self.logits = torch.cat([self.logits, logits])
 
-    def _forward(
-        self, cache: RowCache, lengths: Tensor, width: int, positions: Tensor, **inputs: Tensor
-    ) -> Tensor:
-        """Logits (B, V), fp32, behind the last token; `cache` grows."""
-        padding = width - lengths
-        mask = None  # no mask at all keeps attention on its fast path
-        if bool(padding.any()):
-            mask = (torch.arange(width, device=lengths.device) >= padding[:, None]).long()
-        made: CausalLMOutputWithPast = self._model(
-            **inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        assert made.logits is not None
-        # On a CPU the largest of many bf16 numbers takes longer to find than that of fp32 ones.
-        return made.logits[:, -1].float()
+
+def _forward(
+    model: PreTrainedModel,
+    cache: RowCache,
+    lengths: Tensor,
+    width: int,
+    positions: Tensor,
+    **inputs: Tensor,
+) -> Tensor:
+    """Logits (B, V), fp32, behind the last token; `cache` grows."""
+    padding = width - lengths
+    mask = None  # no mask at all keeps attention on its fast path
+    if bool(padding.any()):
+        mask = (torch.arange(width, device=lengths.device) >= padding[:, None]).long()
+    made: CausalLMOutputWithPast = model(
+        **inputs,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    assert made.logits is not None
+    # On a CPU the largest of many bf16 numbers takes longer to find than that of fp32 ones.
+    return made.logits[:, -1].float()

@@ -59,6 +59,7 @@ def load_language_model(
         OSError: a file is missing. ValueError: the tokenizer has no chat template.
     """
     chosen_device = resolve_device(device)
+    set_up(chosen_device)
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=_dtype(dtype, chosen_device), local_files_only=True
     )
@@ -85,6 +86,16 @@ def resolve_device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_up(device: torch.device) -> None:
+    """Tell torch, once in a process, what suits our work on this device.
+
+    On CUDA: no attention by cuDNN, which plans anew for every length, and lengths here are never
+    twice the same.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

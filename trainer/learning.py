@@ -21,6 +21,7 @@ from trainer.config import TrainConfig
 from trainer.losses import PairLogps, PairTokens, term_loss
 from trainer.packing import tree_tokens
 from trainer.scoring import response_logps
+from trainer.transfer import to_device
 from trainer.types import RoundFailed
 from trainer.user_models import UserModel
 
@@ -121,13 +122,11 @@ class Learner:
             self._backward(group, len(batch))
             for group in _together(terms, max_tokens=self._config.forward_tokens)
         ]
-        figures = _figures(parts, len(batch))
-        if not math.isfinite(figures["loss"]):
-            raise RoundFailed("the loss became infinite or undefined")
         norm = nn.utils.clip_grad_norm_(self._adapter, self._config.clip_norm_adapter)
         vector_norm = nn.utils.get_total_norm([p.grad for p in self._vectors if p.grad is not None])
-        figures["grad_norm"] = float(norm)
-        figures["grad_norm_vectors"] = float(vector_norm)
+        figures = _figures(parts, len(batch), norm, vector_norm)
+        if not math.isfinite(figures["loss"]):
+            raise RoundFailed("the loss became infinite or undefined")
         if not math.isfinite(figures["grad_norm"] + figures["grad_norm_vectors"]):
             raise RoundFailed("the gradient became infinite or undefined")
         self._optimizer.step()
@@ -175,8 +174,8 @@ class Learner:
         tokens = pair_tokens(pairs, device)
         config = self._config
         nll = [config.nll_weight_of_generic if t.user is None else config.nll_weight for t in terms]
-        losses, h = term_loss(policy, reference, tokens, config, torch.tensor(nll, device=device))
-        losses = losses * torch.tensor([term.weight for term in terms], device=device)
+        losses, h = term_loss(policy, reference, tokens, config, to_device(nll, device))
+        losses = losses * to_device([term.weight for term in terms], device)
         torch.autograd.backward(losses.sum() / batch_pairs)
         change = (policy.chosen - reference.chosen) / tokens.chosen
         return _Computed(terms, losses.detach(), h.detach(), change.detach())
@@ -227,8 +226,8 @@ def _tokens(terms: Sequence[Term]) -> int:
 def pair_tokens(pairs: Sequence[PairRows], device: torch.device) -> PairTokens:
     """The lengths of each pair's two responses."""
     return PairTokens(
-        torch.tensor([len(p.chosen.response_ids) for p in pairs], device=device),
-        torch.tensor([len(p.rejected.response_ids) for p in pairs], device=device),
+        to_device([len(p.chosen.response_ids) for p in pairs], device),
+        to_device([len(p.rejected.response_ids) for p in pairs], device),
     )
 
 
@@ -237,21 +236,32 @@ def reference_logps(
 ) -> PairLogps:
     """The cached log π_ref of each pair's two responses."""
     return PairLogps(
-        torch.tensor([references[p.pair.chosen.response_id] for p in pairs], device=device),
-        torch.tensor([references[p.pair.rejected.response_id] for p in pairs], device=device),
+        to_device([references[p.pair.chosen.response_id] for p in pairs], device),
+        to_device([references[p.pair.rejected.response_id] for p in pairs], device),
     )
 
 
-def _figures(parts: Sequence[_Computed], batch_pairs: int) -> dict[str, float]:
+def _figures(
+    parts: Sequence[_Computed], batch_pairs: int, norm: Tensor, vector_norm: Tensor
+) -> dict[str, float]:
+    """A step's figures, by name; on a GPU it is waited for once."""
     terms = [term for part in parts for term in part.terms]
-    margins = torch.cat([part.margin for part in parts]).cpu()
     own = torch.tensor([term.user is not None for term in terms])
-    figures = {"loss": float(torch.cat([part.loss for part in parts]).sum()) / batch_pairs}
+    sent = torch.cat(
+        [
+            *(part.loss for part in parts),
+            *(part.margin for part in parts),
+            *(part.chosen_logp_change for part in parts),
+            *(one.detach().to(parts[0].loss.device).view(1) for one in (norm, vector_norm)),
+        ]
+    ).cpu()
+    loss, margins, changes, norms = torch.split(sent, [*[len(terms)] * 3, 2])
+    figures = {"loss": float(loss.sum()) / batch_pairs}
     if own.any():  # of a small batch, sampling may leave nothing but generic terms
-        changes = torch.cat([part.chosen_logp_change for part in parts]).cpu()
         figures["accuracy"] = float((margins[own] > 0).float().mean())
         figures["margin_nats"] = float(margins[own].mean())
         figures["chosen_logp_change"] = float(changes[own].mean())
     if not own.all():
         figures["accuracy_generic"] = float((margins[~own] > 0).float().mean())
+    figures["grad_norm"], figures["grad_norm_vectors"] = norms.tolist()
     return figures

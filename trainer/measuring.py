@@ -166,9 +166,9 @@ def round_pairs(
         sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
         for policy in (PairLogps(logps[0], logps[1]), PairLogps(logps[2], logps[3]))
     ]
+    figures = torch.stack([*losses, changes]).T.tolist()
     return tuple(
-        RoundPair(rows.pair.user_id, float(learnt), float(before), float(change))
-        for rows, learnt, before, change in zip(some, *losses, changes, strict=True)
+        RoundPair(rows.pair.user_id, *of_one) for rows, of_one in zip(some, figures, strict=True)
     )
 
 

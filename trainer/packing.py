@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from trainer.batching import Row
+from trainer.transfer import to_device
 
 _Key = tuple[int, ...]
 # Short runs beside each other are attended to at once: a prompt and its responses cost less in one
 # product with some of it hidden than in three.
 _TOGETHER = 150  # tokens
+_ALIGNED = 16  # numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Forest:
             seen[one.start : one.end, one.start : one.end] = ~one.hidden
             for start, end in one.before:
                 seen[one.start : one.end, start:end] = True
-        seen = seen.to(self.ids.device)
-        hidden = torch.zeros(count, count, dtype=dtype, device=seen.device)
-        return hidden.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+        hidden = (~seen).to(self.ids.device, non_blocking=True)
+        # Rows that begin at multiples of 16: else CUDA's attention copies the mask, layer by layer.
+        stride = -(-count // _ALIGNED) * _ALIGNED
+        mask = torch.zeros(count, stride, dtype=dtype, device=hidden.device)[:, :count]
+        return mask.masked_fill_(hidden, torch.finfo(dtype).min)[None, None]
 
 
 def tree_tokens(rows: Sequence[Row], prefixes: Sequence[Tensor | None]) -> int:
@@ -188,14 +192,19 @@ def _forest(
             at = predicted.setdefault((path[depth], label), len(predicted))
             sums.append((at, index))
         before = key
+    places, labels = [place for place, _ in predicted], [label for _, label in predicted]
+    of_rows, rows_of = [at for at, _ in sums], [index for _, index in sums]
+    lists = (ids, depths, places, labels, of_rows + rows_of)
+    sent = to_device([number for some in lists for number in some], device)
+    parts = torch.split(sent, [len(some) for some in lists])
     return Forest(
-        ids=torch.tensor(ids, device=device),
-        position_ids=torch.tensor(depths, device=device),
+        ids=parts[0],
+        position_ids=parts[1],
         segments=tuple(_segments(_runs(parents))),
         prefixes=tuple(vectors.items()),
-        positions=torch.tensor([place for place, _ in predicted], device=device),
-        labels=torch.tensor([label for _, label in predicted], device=device),
-        sums=torch.tensor(sums, device=device).T,
+        positions=parts[2],
+        labels=parts[3],
+        sums=parts[4].view(2, -1),
     )
 
 

@@ -81,7 +81,11 @@ def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool)
         if quick:
             attention["segments"] = forest.segments
         elif forest.branches:
-            attention["attention_mask"] = forest.mask(inputs.dtype)
+            # As autocast wants it: in another type it would be converted in every layer.
+            device = inputs.device.type
+            low = torch.is_autocast_enabled(device)
+            dtype = torch.get_autocast_dtype(device) if low else inputs.dtype
+            attention["attention_mask"] = forest.mask(dtype)
         hidden = _decoder(model)(
             inputs_embeds=inputs[None],
             position_ids=forest.position_ids[None],

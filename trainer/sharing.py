@@ -21,7 +21,7 @@ import torch.multiprocessing  # teaches ForkingPickler tensors
 from torch import nn
 from transformers import PreTrainedModel
 
-from trainer.language_model import LanguageModel, load_tokenizer, resolve_device
+from trainer.language_model import LanguageModel, load_tokenizer, resolve_device, set_up
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def attach(path: Path, identity: str, handles: str) -> LanguageModel:
         pickle.UnpicklingError,
     ) as error:
         raise CannotAttach(str(error)) from error
+    set_up(model.device)
     return LanguageModel(model, load_tokenizer(path), identity)
 
 

@@ -82,7 +82,7 @@ def taught(
     base: LanguageModel, prompts: PromptFormat, lessons: Sequence[Lesson], teaching: Teaching
 ) -> list[Taught]:
     """The best of the teacher's texts to each lesson, at least two lessons."""
-    barred = [echoes(base.tokenizer, lesson) for lesson in lessons]
+    barred = [echoes(base.tokenizer, lesson).to(base.device) for lesson in lessons]
     chosen = _best(base, prompts, lessons, _drafts(base, prompts, lessons, barred, teaching))
     found = []
     for lesson, text, bar in zip(lessons, chosen, barred, strict=True):

@@ -17,7 +17,7 @@ from backend.engines.base import Sampling
 from backend.engines.calls import Call, Row
 from backend.engines.versions import LoadedVersion
 from backend.engines.weights import Weights
-from trainer.decoding import DecodingBatch
+from trainer.decoding import Batch
 from trainer.prompting import embed
 from trainer.sampling import RowSampler, draw
 
@@ -30,15 +30,25 @@ class Lane:
         model: PreTrainedModel,
         weights: Weights,
         count: Callable[[int], None],
+        new_batch: Callable[[], Batch],
         *,
         someone_waits: bool,
     ) -> None:
-        """Begin without rows; `count` hears of every step how many tokens it made."""
+        """Begin without rows.
+
+        Args:
+            count: hears of every step how many tokens it made.
+            new_batch: makes a batch without rows.
+        """
         self.weights = weights
         self.someone_waits = someone_waits
         self._count = count
         self._model = model
-        self._batch = DecodingBatch(model)
+        self._new_batch = new_batch
+        self._batch = new_batch()
+        # A GPU decodes the next token while the texts are put together here; on a CPU whoever
+        # reads them would wait for it.
+        self._overlaps = model.device.type == "cuda"
         self._rows: list[tuple[Call, Row, RowSampler]] = []
 
     def __len__(self) -> int:
@@ -77,10 +87,15 @@ class Lane:
             row.token_ids.append(token)
         self._count(len(self._rows))
         stay = [index for index, (_, row, _) in enumerate(self._rows) if not row.complete]
-        for call in self._leave(stay):
-            call.show()
+        calls = self._leave(stay)
+        if not self._overlaps:
+            _show(calls)
         if stay:
             self._batch.advance(tokens[stay])
+            for _, _, sampler in self._rows:
+                sampler.prepare(logits.shape[-1])
+        if self._overlaps:
+            _show(calls)
 
     def let_go(self) -> None:
         """Rows whose call was cancelled, or failed elsewhere, leave with what they have."""
@@ -106,7 +121,7 @@ class Lane:
         """Forget every row; the calls they belonged to."""
         calls = self.calls
         self._rows = []
-        self._batch = DecodingBatch(self._model)
+        self._batch = self._new_batch()
         return calls
 
     def _embed(self, row: Row, version: LoadedVersion) -> torch.Tensor:
@@ -116,6 +131,11 @@ class Lane:
         return embed(self._model.get_input_embeddings(), ids, [row.prompt.prefix_start], [prefix])[
             0
         ]
+
+
+def _show(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.show()
 
 
 def _sampler(sampling: Sampling) -> RowSampler:

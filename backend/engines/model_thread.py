@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from transformers import PreTrainedModel
 from backend.engines.attention import use_one_token_attention, use_plain_attention
 from backend.engines.base import EngineClosed, EngineFailed
 from backend.engines.calls import Call, CallQueue
+from backend.engines.captured import capture_on
 from backend.engines.lanes import Lane
+from backend.engines.static_batch import batches
 from backend.engines.weights import Weights, WeightSets
 from trainer.batching import Row
 from trainer.decoding import check_cache
@@ -85,6 +88,7 @@ class ModelThread:
         check_head(model)
         use_one_token_attention(model)
         self.weight_sets = WeightSets(model, rows=max_rows, threads=threads)
+        self._new_batch = batches(model, capture_on(model.device))
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
@@ -206,8 +210,10 @@ class ModelThread:
         for lane in self._lanes:
             if lane.weights is weights and lane.someone_waits is someone_waits:
                 return lane
-        self._lanes.append(Lane(self._model, weights, self._count, someone_waits=someone_waits))
-        return self._lanes[-1]
+        new_batch = partial(self._new_batch, frozenset(weights))
+        lane = Lane(self._model, weights, self._count, new_batch, someone_waits=someone_waits)
+        self._lanes.append(lane)
+        return lane
 
     def _step(self, lane: Lane) -> None:
         """One token for every row of a lane; a failure ends its calls and nothing else."""

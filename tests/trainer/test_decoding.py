@@ -2,104 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    FalconMambaConfig,
-    Gemma2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-)
+from transformers import FalconMambaConfig
 
+from tests.trainer.tiny_decoders import (
+    CONFIGS,
+    DEVICES,
+    alone,
+    in_company,
+    model_of,
+    prompts_of,
+)
 from trainer.decoding import DecodingBatch, check_cache
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GROUPED = SMALL | {"num_key_value_heads": 2, "head_dim": 8}
-CONFIGS = {
-    "llama": LlamaConfig(**GROUPED),
-    "qwen3": Qwen3Config(**GROUPED),
-    "mistral, sliding window": MistralConfig(**GROUPED, sliding_window=6),
-    "gemma2, alternating windows": Gemma2Config(**GROUPED, sliding_window=6),
-    "gpt-neox": GPTNeoXConfig(**SMALL),
-}
-LENGTHS = (5, 11, 3, 8)
-NEW_TOKENS = 9
 
-
-def model_of(config: PreTrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(config)
-    model.requires_grad_(False)
-    model.train(False)
-    return model
-
-
-def prompts_of(model: PreTrainedModel) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(8)
-    embedding = model.get_input_embeddings()
-    return [embedding(torch.randint(3, 97, (n,), generator=generator)) for n in LENGTHS]
-
-
-def alone(model: Any, prompt: Tensor) -> list[int]:
-    made = model.generate(
-        inputs_embeds=prompt[None],
-        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        max_new_tokens=NEW_TOKENS,
-        min_new_tokens=NEW_TOKENS,
-        do_sample=False,
-        eos_token_id=96,
-        pad_token_id=0,
-    )
-    return list(made[0].tolist())
-
-
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
-def test_rows_joining_and_leaving_decode_as_if_alone(name: str) -> None:
-    model = model_of(CONFIGS[name])
+def test_rows_joining_and_leaving_decode_as_if_alone(name: str, device: str) -> None:
+    model = model_of(CONFIGS[name], device)
     check_cache(model)
     prompts = prompts_of(model)
-    batch = DecodingBatch(model)
-    made: list[list[int]] = [[] for _ in prompts]
-    rows: list[int] = []
-    for step in range(NEW_TOKENS + 8):
-        if step == 0:
-            batch.join(prompts[:2], [1, 1])
-            rows += [0, 1]
-        if step in (2, 5):
-            batch.join([prompts[len(rows)]], [1]) if step == 2 else batch.join(prompts[3:], [1])
-            rows.append(2 if step == 2 else 3)
-        if not rows:
-            break
-        batch.logits[:, 96] = -torch.inf  # as min_new_tokens does in `generate`
-        tokens = batch.logits.argmax(-1)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            made[row].append(token)
-        stay = [i for i, row in enumerate(rows) if len(made[row]) < NEW_TOKENS]
-        batch.keep(stay)
-        rows = [rows[i] for i in stay]
-        if rows:
-            batch.advance(tokens[stay])
-    assert len(batch) == 0
+    made = in_company(DecodingBatch(model), prompts)
     assert made == [alone(model, prompt) for prompt in prompts]
 
 

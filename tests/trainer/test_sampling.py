@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.sampling import RowSampler, draw, nucleus
+from trainer.sampling import RowSampler, draw, draw_from_shortlists, nucleus
 
 
 def sampler(seed: int = 0, temperature: float = 1.0, top_p: float = 1.0) -> RowSampler:
@@ -66,3 +66,32 @@ def test_frequencies_are_the_softmax_of_logits_over_temperature() -> None:
 def test_later_draws_differ_from_the_first() -> None:
     drawing = sampler(seed=9)
     assert len({int(drawing.draw(torch.zeros(1000))) for _ in range(10)}) > 5
+
+
+@pytest.mark.parametrize("spread", [0.1, 2.0, 6.0])
+def test_shortlists_give_the_draws_of_row_by_row(spread: float) -> None:
+    """Spread 0.1: the nucleus is no shortlist; and a row that takes every token has none."""
+
+    def rows() -> list[RowSampler]:
+        settings = [(0.0, 1.0), (0.8, 0.95), (1.3, 0.5), (0.8, 1.0), (0.8, 0.95)]
+        return [sampler(seed, t, p) for seed, (t, p) in enumerate(settings)]
+
+    one_by_one, together = rows(), rows()
+    for turn in range(20):
+        generator = torch.Generator().manual_seed(turn)
+        logits = spread * torch.randn(5, 3000, generator=generator)
+        if turn % 2:
+            for row in together:
+                row.prepare(3000)
+        expected = draw(logits, one_by_one)
+        assert draw_from_shortlists(logits, together).tolist() == expected.tolist()
+
+
+def test_shortlists_of_rows_that_are_all_alike() -> None:
+    logits = torch.randn(3, 900, generator=torch.Generator().manual_seed(2))
+    assert draw_from_shortlists(logits, [sampler(temperature=0.0)] * 3).tolist() == (
+        logits.argmax(-1).tolist()
+    )
+    one_by_one = draw(logits, [sampler(s, 0.7, 0.9) for s in range(3)]).tolist()
+    together = [sampler(s, 0.7, 0.9) for s in range(3)]
+    assert draw_from_shortlists(logits, together).tolist() == one_by_one

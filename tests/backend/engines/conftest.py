@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from backend.engines import model_thread, weights
 from backend.engines.base import Engine, VersionRef
 from backend.engines.echo import EchoEngine, write_version
 from backend.engines.kernels import Kernels, compiled_kernels
 from backend.engines.local import LocalEngine
 from tests.backend.engines.by_hand import BY_HAND
-from tests.backend.engines.making import USERS, tiny_model, write_random_version
+from tests.backend.engines.making import USERS, Counting, tiny_model, write_random_version
 from trainer.language_model import LanguageModel, load_language_model
 
 
@@ -55,9 +57,15 @@ class EngineCase:
     damage: Callable[[Path], None]
 
 
-@pytest.fixture(params=["echo", "local"])
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["echo", "local", "rooms", *(["cuda"] if torch.cuda.is_available() else [])])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`rooms`: what `local` does on a GPU, on a CPU: steps in fixed rooms, weights in one place."""
     name: str = request.param
+    if name == "rooms":
+        monkeypatch.setattr(model_thread, "capture_on", lambda _: Counting())
+        monkeypatch.setattr(weights, "_stays", lambda _: True)
+        for form in ("can_stream", "can_pack"):
+            monkeypatch.setattr(weights, form, lambda *_, **__: False)
     return name
 
 
@@ -106,6 +114,8 @@ def _case(
         file.write_bytes(content)
 
     engine: Engine
+    if kind == "cuda":
+        torch.nn.Module.to(tiny.model, "cuda")
     if is_echo:
         engine = EchoEngine(word_delay_s=word_delay_s)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from backend.engines.rooms import Graph
 from dev.random_model import random_model
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, initial_adapter
@@ -18,6 +20,24 @@ from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 
 USERS = (1, 2, 3, 4)
+
+
+@dataclass
+class Replayed:
+    replay: Callable[[], None]
+
+
+@dataclass
+class Counting:
+    """Captures nothing, and notes how often it was asked to, and beside how many."""
+
+    steps: int = 0
+    beside: list[bool] = field(default_factory=list)
+
+    def __call__(self, step: Callable[[], None], beside: Graph | None) -> Graph:
+        self.steps += 1
+        self.beside.append(beside is not None)
+        return Replayed(step)
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
