@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := app.py assembly.py ui backend db trainer benchmarks dev tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-learning run demo test check fix screens bench-loop bench-desk bench-gate bench-pdpo bench-engine bench-together chromium clean help
+.PHONY: bench-learning run demo test check fix screens bench-loop bench-desk bench-gate bench-pdpo bench-engine bench-together bench-gpu chromium clean help
 
 help:
 	@echo "make run         start Attune; prints its address and a link for the first admin"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-pdpo  measure an optimizer step beside its peers; one JSON line last"
 	@echo "make bench-engine  measure the local engine beside transformers.generate; one JSON line last"
 	@echo "make bench-together  measure what serving and training cost each other; one JSON line last"
+	@echo "make bench-gpu   all that is measured on a GPU, in one go; one JSON line last"
 	@echo "make bench-gate  the gate against 200 bad and 50 good candidates; goes on where it stood"
 
 run: $(VENV)/ready
@@ -83,6 +84,11 @@ bench-engine: $(VENV)/ready-dev
 
 bench-together: $(VENV)/ready-dev
 	@$(BIN)/python -m benchmarks.together
+
+# With the torch that knows the GPU: PYTHON=… is used as it is, and nothing is installed.
+OUT ?= gpu-results
+bench-gpu:
+	@$(PYTHON) -m benchmarks.gpu --out $(OUT)
 
 # Hours on two cores, most of them on the candidates; what is judged already stays.
 bench-gate: $(VENV)/ready-dev

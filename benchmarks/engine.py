@@ -3,8 +3,8 @@
 Both serve one version: a pair for one user, and pairs of eight users with vectors of their own, on
 as many threads. Ratios are medians of repeats that take turns. Greedy tokens are compared first.
 Then the reading of the weights, which nothing can beat; tokens against batch, plotted into
-docs/figures and tabled in docs/RESULTS.md; the app's second start. Prints one JSON line last.
-Nothing else should run on the machine.
+docs/figures and tabled in docs/RESULTS.md; on a CPU the app's second start, on a GPU the same with
+steps that are not captured. Prints one JSON line last. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from backend.base_model import BaseModel, resolve
+from backend.base_model import BaseModel
 from backend.engines.base import VersionRef
 from backend.engines.local import LocalEngine
 from backend.settings import load_settings
+from benchmarks import devices
 from benchmarks.engine_report import write_report
 from benchmarks.engine_world import USERS, Peer, endless, requests, write_version
 from dev.running import RunningApp
-from trainer.language_model import LanguageModel, load_language_model
+from trainer.language_model import LanguageModel, load_language_model, resolve_device
 
 NEW_TOKENS = 64
 REPEATS = 5
@@ -46,22 +47,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=load_settings({}).resolved_engine_threads)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    devices.add_arguments(parser)
     told = parser.parse_args()
     torch.set_num_threads(told.threads)
-    model = resolve("embedded", None, Path("~/.cache/attune"))
+    model = devices.found(told.model)
+    device = resolve_device(told.device)
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, ExitStack() as stack:
-        sides = Sides(model, Path(folder) / "version", told.threads, told.dtype, stack)
+        sides = Sides(model, Path(folder) / "version", told, stack)
+        dtype = str(sides.bytes[0].dtype).removeprefix("torch.")
         figures: dict[str, Any] = {
+            "kind": devices.kind(device, dtype),
+            "machine": devices.machine(device),
             "threads": told.threads,
-            "dtype": str(sides.bytes[0].dtype).removeprefix("torch."),
+            "dtype": dtype,
             "new_tokens": NEW_TOKENS,
         }
         figures |= equality(sides)
         figures |= pairs(sides, told.repeats)
         figures |= ceiling(sides, told.repeats)
+        if device.type == "cuda":
+            figures |= uncaptured(sides, told.repeats)
         batches = against_batch(sides, min(told.repeats, BATCH_REPEATS))
         stack.close()
-        figures["cold_start_s"] = round(second_start_s(Path(folder) / "data"), 2)
+        if device.type == "cpu":
+            figures["cold_start_s"] = round(second_start_s(Path(folder) / "data"), 2)
     if not told.no_report:
         write_report(figures, batches, day=datetime.now(UTC).date())
     print(json.dumps(figures | {"tokens_per_s_by_rows": batches}))
@@ -71,23 +80,38 @@ class Sides:
     """One version, served by the engine as the app has it, by one with room for 16, by `Peer`."""
 
     def __init__(
-        self, model: BaseModel, version: Path, threads: int, dtype: str, stack: ExitStack
+        self, model: BaseModel, version: Path, told: argparse.Namespace, stack: ExitStack
     ) -> None:
-        def load() -> LanguageModel:
-            base = load_language_model(model.path, model.identity, dtype=dtype)
-            endless(base)
-            return base
-
-        plain = load()
+        self._model, self._version, self._told, self._stack = model, version, told, stack
+        plain = self._load()
         write_version(plain, version)
         self.bytes = [w.weight for w in plain.model.modules() if isinstance(w, nn.Linear)]
         self.peer = Peer(plain, version)
-        self._engines = []
-        for rows in (load_settings({}).max_batch, 2 * len(USERS)):
-            engine = LocalEngine(load(), max_batch=rows, threads=threads)
-            stack.callback(engine.close)
-            engine.swap(VersionRef(1, version))
-            self._engines.append(engine)
+        self._engines = [
+            self._engine(rows) for rows in (load_settings({}).max_batch, 2 * len(USERS))
+        ]
+
+    def uncaptured(self) -> LocalEngine:
+        """An engine whose steps on a GPU are run as they come."""
+        return self._engine(load_settings({}).max_batch, capture=False)
+
+    def _engine(self, rows: int, *, capture: bool = True) -> LocalEngine:
+        engine = LocalEngine(
+            self._load(), max_batch=rows, threads=self._told.threads, capture=capture
+        )
+        self._stack.callback(engine.close)
+        engine.swap(VersionRef(1, self._version))
+        return engine
+
+    def _load(self) -> LanguageModel:
+        base = load_language_model(
+            self._model.path,
+            self._model.identity,
+            device=self._told.device,
+            dtype=self._told.dtype,
+        )
+        endless(base)
+        return base
 
     def generate(
         self, users: Sequence[int], rows: int, tokens: int, *, sampled: bool
@@ -141,8 +165,8 @@ def pairs(sides: Sides, repeats: int) -> dict[str, Any]:
     ):
         ours, theirs = compare(sides, users, 2, NEW_TOKENS, times, sampled=sampled)
         figures[f"{name}_vs_generate"] = round(theirs / ours, 2)
-        figures[f"{name}_s"] = round(ours, 2)
-        figures[f"{name}_generate_s"] = round(theirs, 2)
+        figures[f"{name}_s"] = round(ours, 3)
+        figures[f"{name}_generate_s"] = round(theirs, 3)
     figures["first_token_ms"] = round(
         1000 * statistics.median(sides.first_text_s() for _ in range(repeats))
     )
@@ -150,10 +174,44 @@ def pairs(sides: Sides, repeats: int) -> dict[str, Any]:
 
 
 def ceiling(sides: Sides, repeats: int) -> dict[str, Any]:
-    """Steps per second at one pair, against reading every weight once per step.
+    """Steps per second at one pair, against reading every weight once per step."""
+    device = sides.bytes[0].device
+    if device.type == "cuda":
+        return ceiling_on_gpu(sides, repeats, devices.copy_bytes_per_s(device))
+    return ceiling_on_cpu(sides, repeats)
 
-    The reading is the faster of a sum over the weights and a product with a vector.
-    """
+
+def ceiling_on_gpu(sides: Sides, repeats: int, bytes_per_s: float) -> dict[str, Any]:
+    """The reading is at the speed of a copy within the GPU's memory."""
+    whole, start = alternating([step_of(sides, NEW_TOKENS), step_of(sides, 1)], repeats)
+    size = sum(weight.numel() * weight.element_size() for weight in sides.bytes)
+    step_s = (whole - start) / (NEW_TOKENS - 1)
+    return {
+        "fraction_of_bandwidth_ceiling": round(size / bytes_per_s / step_s, 2),
+        "step_ms": round(1000 * step_s, 2),
+        "bandwidth_gb_s": round(bytes_per_s / 1e9, 1),
+        "peak_memory_mb": torch.cuda.max_memory_allocated() >> 20,
+    }
+
+
+def uncaptured(sides: Sides, repeats: int) -> dict[str, Any]:
+    """What capturing steps gives at one pair."""
+    plain = sides.uncaptured()
+
+    def pair_of_plain() -> object:
+        return plain.generate(requests(USERS[0], 2, NEW_TOKENS, sampled=False)).result()
+
+    captured, eager = alternating([step_of(sides, NEW_TOKENS), pair_of_plain], fewer(repeats))
+    return {"captured_vs_eager": round(eager / captured, 2), "pair_eager_s": round(eager, 3)}
+
+
+def step_of(sides: Sides, tokens: int) -> Callable[[], object]:
+    """One pair of so many tokens."""
+    return lambda: sides.generate(USERS[:1], 2, tokens, sampled=False)
+
+
+def ceiling_on_cpu(sides: Sides, repeats: int) -> dict[str, Any]:
+    """The reading is the faster of a sum over the weights and a product with a vector."""
     vectors = {w.shape[1]: torch.ones(w.shape[1], dtype=w.dtype) for w in sides.bytes}
     # The same bytes as fp32, whatever they mean: sums of bfloat16 are slower than their reading.
     read = [weight.detach().view(torch.float32) for weight in sides.bytes]
@@ -168,11 +226,8 @@ def ceiling(sides: Sides, repeats: int) -> dict[str, Any]:
         for weight in sides.bytes:
             torch.mv(weight, vectors[weight.shape[1]])
 
-    def steps(tokens: int) -> Callable[[], object]:
-        return lambda: sides.generate(USERS[:1], 2, tokens, sampled=False)
-
     whole, start, summing, multiplying = alternating(
-        [steps(NEW_TOKENS), steps(1), sums, products], repeats
+        [step_of(sides, NEW_TOKENS), step_of(sides, 1), sums, products], repeats
     )
     size = sum(weight.numel() * weight.element_size() for weight in sides.bytes)
     step_s = (whole - start) / (NEW_TOKENS - 1)

@@ -16,14 +16,16 @@ from matplotlib import pyplot
 from benchmarks.sections import put_between
 
 _DOCS = Path(__file__).parent.parent / "docs"
-_FIGURE = "figures/engine-batch-{dtype}.png"
+_FIGURE = "figures/engine-batch-{}.png"
 _LEGEND = (
     "- `…_vs_generate`: how many times as long `transformers.generate` takes for the same work",
     "  on as many threads, prefill included: two responses of one user, and of eight users with",
     "  vectors of their own in one batch. Greedy without, and drawn with `_sampled`.",
     "- `fraction_of_bandwidth_ceiling`: steps per second against reading all weights once per",
     "  step, the fastest way found; `fraction_of_matvec_ceiling`: against torch's own product of",
-    "  every weight with a vector.",
+    "  every weight with a vector. On a GPU: reading at the speed of a copy within its memory.",
+    "- `captured_vs_eager`: on a GPU, how many times as long a pair takes where steps are not",
+    "  captured. `generate` there is as it comes, with its own cache that grows.",
     "- `first_token_ms`: from the call until a pair's first text; `cold_start_s`: a second start",
     "  of the app until it is ready.",
 )
@@ -32,10 +34,11 @@ _LEGEND = (
 def write_report(
     figures: Mapping[str, Any], batches: Sequence[Mapping[str, float]], *, day: date
 ) -> None:
-    """Replace section and plot of this dtype: processors with bfloat16 units differ much."""
-    dtype = figures["dtype"]
-    _plot(batches, _DOCS / _FIGURE.format(dtype=dtype))
-    put_between(_DOCS / "RESULTS.md", f"engine {dtype}", section(figures, batches, day=day))
+    """Replace section and plot of this kind of device and dtype."""
+    _plot(batches, _DOCS / _figure(figures))
+    put_between(
+        _DOCS / "RESULTS.md", f"engine {figures['kind']}", section(figures, batches, day=day)
+    )
 
 
 def section(
@@ -43,9 +46,9 @@ def section(
 ) -> str:
     """Markdown: what was measured, then tokens against batch."""
     lines = [
-        f"## The local engine in {figures['dtype']}: `make bench-engine`",
+        f"## The local engine in {figures['kind']}: `make bench-engine`",
         "",
-        f"{day}, embedded model; a version with eight users of their own.",
+        f"{day}, {figures['machine']}, embedded model; a version with eight users of their own.",
         "",
         "```json",
         json.dumps(dict(figures), indent=1),
@@ -60,8 +63,12 @@ def section(
         ratio = at["engine"] / at["generate"]
         row = f"| {at['rows']} | {at['engine']} | {at['generate']} | {ratio:.2f} |"
         lines.append(row)
-    figure = _FIGURE.format(dtype=figures["dtype"])
+    figure = _figure(figures)
     return "\n".join([*lines, "", f"![Tokens per second against rows]({figure})", ""])
+
+
+def _figure(figures: Mapping[str, Any]) -> str:
+    return _FIGURE.format(figures["kind"].replace(" ", "-"))
 
 
 def _plot(batches: Sequence[Mapping[str, float]], file: Path) -> None:

@@ -61,7 +61,7 @@ def write_version(base: LanguageModel, target: Path) -> None:
     }
     embedding = base.model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
-    generic = embedding.weight[100 : 100 + config.prefix_tokens].float().contiguous()
+    generic = embedding.weight[100 : 100 + config.prefix_tokens].float().cpu().contiguous()
     size = float(generic.std()) * _OFFSET_SIZE
     vectors = {
         "generic": generic,
@@ -109,7 +109,7 @@ class Peer:
         self._prompts = {}
         for user in USERS:
             prompt = prompts.encode(messages(user), with_prefix=True)
-            ids = torch.tensor([prompt.token_ids])
+            ids = torch.tensor([prompt.token_ids], device=base.device)
             vector = loaded.vectors.vector(user)
             self._prompts[user] = embed(embedding, ids, [prompt.prefix_start], [vector])[0]
         self._model = _merged(base.model, version)
@@ -123,7 +123,7 @@ class Peer:
         prompts = [self._prompts[user] for user in users for _ in range(rows)]
         width = max(map(len, prompts))
         embeds = prompts[0].new_zeros(len(prompts), width, prompts[0].shape[-1])
-        mask = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.zeros(len(prompts), width, dtype=torch.long, device=embeds.device)
         for row, prompt in enumerate(prompts):
             embeds[row, width - len(prompt) :] = prompt
             mask[row, width - len(prompt) :] = 1

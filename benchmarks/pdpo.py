@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from backend import base_model
+from benchmarks import devices
 from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
 from benchmarks.pdpo_report import write_report
@@ -37,7 +35,7 @@ from benchmarks.pdpo_trl import MISSING, TrlStep, installed
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
-from trainer.language_model import LanguageModel, load_language_model
+from trainer.language_model import LanguageModel, load_language_model, resolve_device
 from trainer.learning import Learner
 from trainer.scoring import response_logps
 from trainer.user_models import UserModel, initial_users, users_from_tensors
@@ -47,7 +45,8 @@ REPEATS = 4
 CONFIG = TrainConfig(
     learning_rate_adapter=0.0, learning_rate_vector=0.0, clip_norm_adapter=float("inf")
 )
-_MATRIX = 1024
+_MATRIX, _MATRIX_ON_GPU = 1024, 8192
+_PAIRS_ON_GPU = (1, 2, 4, 8, 16, 32)
 _GROWTH: dict[str, tuple[int, ...]] = {
     "pairs": (1, 2, 4, 8),
     "prefix_tokens": (4, 16, 64),
@@ -94,25 +93,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--memory", action="store_true", help="one step of ours; its peak memory")
+    parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    devices.add_arguments(parser)
     told = parser.parse_args()
+    device = resolve_device(told.device)
     # First: a child's peak begins at what its parent holds when it starts it.
-    memory = None if told.memory else _memory_of_a_child()
-    with bench() as world:
+    on_cpu = device.type == "cpu"
+    memory = _memory_of_a_child(told.model) if on_cpu and not told.memory else None
+    with bench(told.model, device) as world:
         if told.memory:
             print(_peak_of_one_step(world))
             return
-        figures = equality(world) | compare(world, told.repeats)
+        peak = {"peak_rss_mb": memory} if on_cpu else {"peak_memory_mb": _peak_of_one_step(world)}
+        figures = equality(world, told.model) | compare(world, told.repeats) | peak
         growth = measure_growth(world)
-    figures["peak_rss_mb"] = memory
-    write_report(figures, growth, machine=_machine(), day=datetime.now(UTC).date())
+    if not told.no_report:
+        write_report(figures, growth, day=datetime.now(UTC).date())
     print(json.dumps(figures))
 
 
 @contextmanager
-def bench(dtype: str = "auto") -> Iterator[Bench]:
-    """The embedded model on the CPU, with an adapter whose two factors are both at work."""
-    found = base_model.resolve("embedded", None, Path("~/.cache/attune").expanduser())
-    base = load_language_model(found.path, found.identity, device="cpu", dtype=dtype)
+def bench(model: str, device: torch.device, dtype: str = "auto") -> Iterator[Bench]:
+    """A base model with an adapter whose two factors are both at work."""
+    found = devices.found(model)
+    base = load_language_model(found.path, found.identity, device=str(device), dtype=dtype)
     noise = torch.Generator().manual_seed(1)
     weights = {
         name: 0.01 * torch.randn(w.shape, generator=noise) if "lora_B" in name else w
@@ -122,9 +126,9 @@ def bench(dtype: str = "auto") -> Iterator[Bench]:
         yield Bench(base, found.path, adapter)
 
 
-def equality(world: Bench) -> dict[str, object]:
+def equality(world: Bench, model: str) -> dict[str, object]:
     """How far ours is from the authors' scheme in fp32, and both from that where `world` rounds."""
-    with bench("float32") as exact:
+    with bench(model, world.base.device, "float32") as exact:
         ours, authors = _one_step(exact)
     figures: dict[str, object] = {
         "loss_abs_diff": abs(ours[0] - authors[0]),
@@ -172,9 +176,8 @@ def compare(world: Bench, repeats: int) -> dict[str, object]:
         }
         if installed():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            dtype = "bfloat16" if world.base.model.dtype == torch.bfloat16 else "float32"
-            steps["trl"] = TrlStep(world.path, CONFIG, references, folder, dtype).step
-        seconds, peaks = _take_turns(steps, batches, world.base.model.dtype)
+            steps["trl"] = TrlStep(world.path, CONFIG, references, folder, world.base).step
+        seconds, peaks = _take_turns(steps, batches, world.base)
     flops = {name: _flops(steps[name], batches[0]) for name in ("ours", "authors")}
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
 
@@ -186,6 +189,7 @@ def compare(world: Bench, repeats: int) -> dict[str, object]:
         )
 
     peak = statistics.median(peaks)
+    dtype_name = str(world.base.model.dtype).removeprefix("torch.")
     return {
         "step_vs_authors_scheme": ratio("authors", "ours"),
         "sampled_step_vs_authors_scheme": ratio("authors", "sampled"),
@@ -200,32 +204,37 @@ def compare(world: Bench, repeats: int) -> dict[str, object]:
         "repeats": len(batches),
         "batch_pairs": size,
         "threads": torch.get_num_threads(),
-        "dtype": str(world.base.model.dtype).removeprefix("torch."),
+        "dtype": dtype_name,
+        "kind": devices.kind(world.base.device, dtype_name),
+        "machine": devices.machine(world.base.device),
     }
 
 
 def _take_turns(
     steps: Mapping[str, Callable[[Sequence[PairRows]], object]],
     batches: Sequence[Sequence[PairRows]],
-    dtype: torch.dtype,
+    base: LanguageModel,
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Seconds by variant, and the matrix peaks between turns."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks = []
+    if base.device.type == "cuda":  # kernels are loaded when they are first needed
+        for step in steps.values():
+            step(batches[0])
     for batch in batches:
-        peaks.append(_matmul_peak(dtype))
+        peaks.append(_matmul_peak(base.model.dtype, base.device))
         for name, step in steps.items():
-            started = time.perf_counter()
-            step(batch)
-            seconds[name].append(time.perf_counter() - started)
-            print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
+            seconds[name].append(_seconds(step, batch, base.device))
+            print(f"{name}: {seconds[name][-1]:.3g} s", file=sys.stderr, flush=True)
     return seconds, peaks
 
 
 def measure_growth(world: Bench) -> dict[str, list[tuple[int, float]]]:
     """Seconds of one step of ours by one size, two pairs where it is not their number."""
     growth: dict[str, list[tuple[int, float]]] = {}
-    for name, sizes in _GROWTH.items():
+    device = world.base.device
+    more = {"pairs": _PAIRS_ON_GPU} if device.type == "cuda" else {}
+    for name, sizes in (_GROWTH | more).items():
         growth[name] = []
         for size in sizes:
             count = size if name == "pairs" else 2
@@ -239,14 +248,18 @@ def measure_growth(world: Bench) -> dict[str, list[tuple[int, float]]]:
                 seed=1,
             )
             step = world.learner(config, world.users(config), world.references(pairs)).step
-            taken = []
-            for _ in range(2):
-                started = time.perf_counter()
-                step(pairs)
-                taken.append(time.perf_counter() - started)
-            growth[name].append((size, min(taken)))
-            print(f"{name} {size}: {min(taken):.1f} s", file=sys.stderr, flush=True)
+            taken = min(_seconds(step, pairs, device) for _ in range(2))
+            growth[name].append((size, taken))
+            print(f"{name} {size}: {taken:.3g} s", file=sys.stderr, flush=True)
     return growth
+
+
+def _seconds(
+    step: Callable[[Sequence[PairRows]], object], pairs: Sequence[PairRows], device: torch.device
+) -> float:
+    started = devices.now_s(device)
+    step(pairs)
+    return devices.now_s(device) - started
 
 
 def _gradient(adapter: AttachedAdapter, users: UserModel) -> Tensor:
@@ -264,15 +277,16 @@ def _flops(step: Callable[[Sequence[PairRows]], object], batch: Sequence[PairRow
     return int(counter.get_total_flops())
 
 
-def _matmul_peak(dtype: torch.dtype) -> float:
+def _matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of a plain square product, the median of some."""
-    one, other = (torch.randn(_MATRIX, _MATRIX).to(dtype) for _ in range(2))
+    size = _MATRIX if device.type == "cpu" else _MATRIX_ON_GPU
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     taken = []
     for _ in range(9):
-        started = time.perf_counter()
+        started = devices.now_s(device)
         torch.mm(one, other)
-        taken.append(time.perf_counter() - started)
-    return float(2 * _MATRIX**3 / statistics.median(taken))
+        taken.append(devices.now_s(device) - started)
+    return float(2 * size**3 / statistics.median(taken))
 
 
 def _peak_of_one_step(world: Bench) -> int:
@@ -280,20 +294,16 @@ def _peak_of_one_step(world: Bench) -> int:
         world.base, count=CONFIG.batch_pairs, prefix_tokens=CONFIG.prefix_tokens, seed=0
     )
     world.learner(CONFIG, world.users(CONFIG), world.references(pairs)).step(pairs)
+    if world.base.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def _memory_of_a_child() -> int:
-    """Peak memory of a process that takes steps of ours alone, in MB."""
+def _memory_of_a_child(model: str) -> int:
+    """Peak memory of a process that takes steps of ours alone on the CPU, in MB."""
     child = [sys.executable, "-m", "benchmarks.pdpo", "--memory"]
+    child += ["--device", "cpu", "--model", model]
     return int(subprocess.run(child, capture_output=True, check=True, text=True).stdout.split()[-1])
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
-    named = [line.partition(":")[2].strip() for line in lines.splitlines() if "model name" in line]
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{named[0] if named else platform.processor()}, {capability}"
 
 
 if __name__ == "__main__":

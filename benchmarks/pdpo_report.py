@@ -36,8 +36,8 @@ _NOTES = """\
 - `loss_abs_diff`, `grad_rel_diff`: ours against the authors' scheme, both in fp32.
   `grad_rel_rounding_…`: each in bfloat16 against that, where the machine takes bfloat16.
 - `fraction_of_matmul_peak`: operations per second of our step's matrix products, over those of a
-  1024 × 1024 product in the same run.
-- `peak_rss_mb`: of a process that takes steps of ours alone, base model included.
+  1024 × 1024 product (on a GPU 8192 × 8192) in the same run.
+- `peak_rss_mb`, on a GPU `peak_memory_mb`: of steps of ours alone, base model included.
 """
 
 
@@ -45,17 +45,16 @@ def write_report(
     figures: Mapping[str, object],
     growth: Mapping[str, Sequence[tuple[int, float]]],
     *,
-    machine: str,
     day: date,
 ) -> None:
-    """Replace picture and section of this dtype: processors with bfloat16 units differ much."""
-    dtype = figures["dtype"]
-    picture = _PICTURES / f"pdpo-growth-{dtype}.png"
+    """Replace picture and section of this kind of device and dtype."""
+    kind = str(figures["kind"])
+    picture = _PICTURES / f"pdpo-growth-{kind.replace(' ', '-')}.png"
     _draw(growth, picture)
     lines = [
-        f"## The step in {dtype}: `make bench-pdpo`",
+        f"## The step in {kind}: `make bench-pdpo`",
         "",
-        f"{day}, {machine}, {figures['threads']} thread(s), embedded model.",
+        f"{day}, {figures['machine']}, {figures['threads']} thread(s), embedded model.",
         "",
         "```json",
         json.dumps(figures, indent=1),
@@ -68,9 +67,9 @@ def write_report(
         "| --- | --- |",
     ]
     for name, points in growth.items():
-        cells = " · ".join(f"{size}: {seconds:.1f}" for size, seconds in points)
+        cells = " · ".join(f"{size}: {seconds:.2g}" for size, seconds in points)
         lines.append(f"| {_TITLES[name]} | {cells} |")
-    put_between(_DOCUMENT, f"pdpo {dtype}", "\n".join(lines))
+    put_between(_DOCUMENT, f"pdpo {kind}", "\n".join(lines))
 
 
 def _draw(growth: Mapping[str, Sequence[tuple[int, float]]], picture: Path) -> None:

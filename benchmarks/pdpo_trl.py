@@ -1,6 +1,6 @@
 """TRL's `DPOTrainer` on the same pairs, one plain term, where it is installed.
 
-At its best settings on a CPU: reference log-probs known beforehand, no gradient checkpointing.
+At its best settings: reference log-probs known beforehand, no gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
-from trainer.language_model import load_language_model
+from trainer.language_model import LanguageModel, load_language_model
 
 MISSING = "TRL is not installed: pip install -r requirements-bench.txt"
 
@@ -29,6 +29,7 @@ class TrlStep:
 
     Args:
         folder: where its trainer may write.
+        like: whose device and dtype it takes.
     """
 
     def __init__(
@@ -37,15 +38,17 @@ class TrlStep:
         config: TrainConfig,
         references: Mapping[int, float],
         folder: Path,
-        dtype: str,
+        like: LanguageModel,
     ) -> None:
         trl, peft = importlib.import_module("trl"), importlib.import_module("peft")
         datasets = importlib.import_module("datasets")
-        base = load_language_model(model, "benchmark", device="cpu", dtype=dtype)
+        dtype = str(like.model.dtype).removeprefix("torch.")
+        device = like.device
+        base = load_language_model(model, "benchmark", device=str(device), dtype=dtype)
         said = {"prompt": ["Hello"], "chosen": ["Hello to you"], "rejected": ["Go away"]}
         settings = trl.DPOConfig(
             output_dir=str(folder),
-            use_cpu=True,
+            use_cpu=device.type == "cpu",
             bf16=False,
             beta=config.beta,
             max_length=None,
@@ -89,7 +92,7 @@ class TrlStep:
             for p in pairs
         ]
         trainer = self._trainer
-        batch = trainer.data_collator.torch_call(examples)
+        batch = trainer._prepare_inputs(trainer.data_collator.torch_call(examples))
         trainer.compute_loss(trainer.model, batch).backward()
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
         self._optimizer.step()

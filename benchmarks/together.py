@@ -21,20 +21,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backend.base_model import BaseModel, resolve
+from backend.base_model import BaseModel
 from backend.engines.base import Engine, Priority, VersionRef
 from backend.engines.local import LocalEngine
 from backend.settings import load_settings
 from backend.trainer_process import TrainerProcess
-from backend.training import Trainer
+from benchmarks import devices
 from benchmarks.engine_world import USERS, endless, messages, requests, write_version
 from benchmarks.times import percentile
 from benchmarks.together_report import write_report
 from trainer.config import TrainConfig
 from trainer.language_model import load_language_model
+from trainer.sharing import SharedModel, on_one_gpu
 from trainer.types import PreferencePair, ResponseTokens, RoundRequest
+
+if TYPE_CHECKING:  # a protocol, in a module that needs a database
+    from backend.training import Trainer
 
 NEW_TOKENS = 64
 ROUND_PAIRS = 8
@@ -52,19 +56,25 @@ def main() -> None:
     settings = load_settings({})
     parser.add_argument("--nice", type=int, default=settings.trainer_nice)
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    devices.add_arguments(parser)
     told = parser.parse_args()
-    model = resolve("embedded", None, Path("~/.cache/attune"))
+    model = devices.found(told.model)
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
-        base = load_language_model(model.path, model.identity)
+        base = load_language_model(model.path, model.identity, device=told.device)
         endless(base)
+        device, dtype = base.device, str(base.model.dtype).removeprefix("torch.")
         version = Path(folder) / "version"
         write_version(base, version)
+        shared = SharedModel(base.model) if on_one_gpu(device, told.device) else None
         engine = LocalEngine(
             base, max_batch=settings.max_batch, threads=settings.resolved_engine_threads
         )
         engine.swap(VersionRef(1, version))
         trainer = TrainerProcess(
-            trainer_arguments(model, threads=settings.trainer_threads, nice=told.nice)
+            trainer_arguments(
+                model, device=told.device, threads=settings.trainer_threads, nice=told.nice
+            ),
+            handles=None if shared is None else shared.handles,
         )
         try:
             machine = Machine(engine, trainer, version)
@@ -73,15 +83,17 @@ def main() -> None:
             trainer.close()
             engine.close()
     figures["nice"] = told.nice
+    figures["kind"] = devices.kind(device, dtype)
+    figures["machine"] = devices.machine(device)
     if not told.no_report:
         write_report(figures, gaps_s, day=datetime.now(UTC).date())
     print(json.dumps(figures))
 
 
-def trainer_arguments(model: BaseModel, *, threads: int, nice: int) -> list[str]:
+def trainer_arguments(model: BaseModel, *, device: str, threads: int, nice: int) -> list[str]:
     """As the app starts its trainer."""
     return [
-        *("--model", str(model.path), "--identity", model.identity),
+        *("--model", str(model.path), "--identity", model.identity, "--device", device),
         *("--threads", str(threads), "--nice", str(nice)),
     ]
 

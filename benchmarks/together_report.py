@@ -17,7 +17,7 @@ from matplotlib import pyplot
 from benchmarks.sections import put_between
 
 _DOCS = Path(__file__).parent.parent / "docs"
-_FIGURE = "figures/together-tokens.png"
+_FIGURE = "figures/together-tokens{}.png"
 _LEGEND = (
     "One person asks for pairs and pauses after each as long as it took, so that the engine is at",
     "work half of the time: alone, while a round runs, and while pairs are made ahead.",
@@ -35,11 +35,14 @@ def write_report(
     figures: Mapping[str, Any], gaps_s: Mapping[str, Sequence[float]], *, day: date
 ) -> None:
     """Replace the section and the plot of the times between tokens."""
-    _plot(gaps_s, _DOCS / _FIGURE)
+    # On a CPU one section for all processors: what it is about is the cores.
+    on_gpu = str(figures["kind"]).startswith("cuda")
+    figure = _FIGURE.format("-cuda" if on_gpu else "")
+    _plot(gaps_s, _DOCS / figure)
     lines = [
-        "## Serving and training together: `make bench-together`",
+        f"## Serving and training together{' on a GPU' if on_gpu else ''}: `make bench-together`",
         "",
-        f"{day}, {os.cpu_count()} cores, embedded model.",
+        f"{day}, {figures['machine']}, {os.cpu_count()} cores, embedded model.",
         "",
         "```json",
         json.dumps(dict(figures), indent=1),
@@ -47,10 +50,10 @@ def write_report(
         "",
         *_LEGEND,
         "",
-        f"![Times between two tokens]({_FIGURE})",
+        f"![Times between two tokens]({figure})",
         "",
     ]
-    put_between(_DOCS / "RESULTS.md", "together", "\n".join(lines))
+    put_between(_DOCS / "RESULTS.md", "together cuda" if on_gpu else "together", "\n".join(lines))
 
 
 def _plot(gaps_s: Mapping[str, Sequence[float]], file: Path) -> None:

@@ -50,6 +50,7 @@ class LocalEngine:
         threads: int = 0,
         config: TrainConfig | None = None,
         directions: Tensor | None = None,
+        capture: bool = True,
     ) -> None:
         """Start the model's thread.
 
@@ -58,6 +59,7 @@ class LocalEngine:
             threads: CPU threads of the model; 0 leaves torch's choice.
             config: the recipe `write_initial` follows.
             directions: (K, P, H), what it needs for the styled user model.
+            capture: on CUDA, replay decoding steps as captured graphs where that can be done.
 
         Raises:
             ValueError: the model is of an unsupported kind.
@@ -71,7 +73,7 @@ class LocalEngine:
         self._swapping = threading.Lock()
         self._numbers = itertools.count()
         self._live: LoadedVersion | None = None
-        self._thread = ModelThread(base.model, max_rows=max_batch, threads=threads)
+        self._thread = ModelThread(base.model, max_rows=max_batch, threads=threads, capture=capture)
 
     @property
     def model_identity(self) -> str:

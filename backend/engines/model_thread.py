@@ -78,7 +78,9 @@ class ScoreJob:
 class ModelThread:
     """Owns a model from construction to `close`; every method may be called from any thread."""
 
-    def __init__(self, model: PreTrainedModel, *, max_rows: int, threads: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, max_rows: int, threads: int, capture: bool = True
+    ) -> None:
         """Start the thread.
 
         Raises:
@@ -88,7 +90,7 @@ class ModelThread:
         check_head(model)
         use_one_token_attention(model)
         self.weight_sets = WeightSets(model, rows=max_rows, threads=threads)
-        self._new_batch = batches(model, capture_on(model.device))
+        self._new_batch = batches(model, capture_on(model.device) if capture else None)
         self._model = model
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own

@@ -12,6 +12,7 @@ from benchmarks.engine import agreeing, alternating
 from benchmarks.engine_report import section, write_report
 
 DAY = date(2026, 11, 23)
+FIGURES = {"kind": "float32", "machine": "a test"}
 BATCHES = [
     {"rows": 1, "engine": 30.0, "generate": 15.0},
     {"rows": 16, "engine": 150.0, "generate": 120.0},
@@ -31,7 +32,7 @@ def test_works_take_turns_after_a_warm_up() -> None:
 
 
 def test_the_section_holds_every_figure_and_every_batch() -> None:
-    text = section({"dtype": "float32", "pair_vs_generate": 2.5}, BATCHES, day=DAY)
+    text = section(FIGURES | {"pair_vs_generate": 2.5}, BATCHES, day=DAY)
     assert '"pair_vs_generate": 2.5' in text
     assert "| 1 | 30.0 | 15.0 | 2.00 |" in text
     assert "| 16 | 150.0 | 120.0 | 1.25 |" in text
@@ -42,9 +43,22 @@ def test_a_report_renews_its_section_and_plot(
 ) -> None:
     monkeypatch.setattr(engine_report, "_DOCS", tmp_path)
     (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
-    write_report({"dtype": "float32", "pair_s": 3.0}, BATCHES, day=DAY)
-    write_report({"dtype": "float32", "pair_s": 2.0}, BATCHES, day=DAY)
+    write_report(FIGURES | {"pair_s": 3.0}, BATCHES, day=DAY)
+    write_report(FIGURES | {"pair_s": 2.0}, BATCHES, day=DAY)
     text = (tmp_path / "RESULTS.md").read_text("utf-8")
     assert '"pair_s": 2.0' in text
     assert '"pair_s": 3.0' not in text
     assert (tmp_path / "figures" / "engine-batch-float32.png").stat().st_size > 1000
+
+
+def test_a_gpu_has_a_section_and_a_plot_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_report, "_DOCS", tmp_path)
+    (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
+    for kind, seconds in (("bfloat16", 3.0), ("cuda bfloat16", 0.1)):
+        write_report(FIGURES | {"kind": kind, "pair_s": seconds}, BATCHES, day=DAY)
+    text = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert '"pair_s": 3.0' in text
+    assert '"pair_s": 0.1' in text
+    assert (tmp_path / "figures" / "engine-batch-cuda-bfloat16.png").exists()

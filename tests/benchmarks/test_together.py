@@ -84,10 +84,11 @@ def test_a_report_renews_its_section_and_plot(
 ) -> None:
     monkeypatch.setattr(together_report, "_DOCS", tmp_path)
     (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
-    for delay in (70.5, 7.25):
-        figures = {"token_delay_ms_p95": delay}
+    for delay, kind in ((70.5, "float32"), (7.25, "bfloat16"), (1.5, "cuda bfloat16")):
+        figures = {"token_delay_ms_p95": delay, "kind": kind, "machine": "a test"}
         write_report(figures, {"alone": [0.05, 0.04, 0.06]}, day=date(2026, 11, 23))
     text = (tmp_path / "RESULTS.md").read_text("utf-8")
     assert '"token_delay_ms_p95": 7.25' in text
     assert "70.5" not in text
+    assert '"token_delay_ms_p95": 1.5' in text
     assert (tmp_path / "figures" / "together-tokens.png").stat().st_size > 1000

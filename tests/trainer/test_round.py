@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from tests.trainer.conftest import CONFIG, DIRECTIONS, IDENTITY, opposed_pairs
 from tests.trainer.rounds import KINDS, epoch_means, recipe_of, run
 from tests.trainer.test_user_models import OWN, SHARED
+from tests.trainer.tiny_decoders import DEVICES
 from trainer import artifacts
 from trainer.artifacts import load_version, verify
 from trainer.config import TrainConfig
@@ -322,3 +324,16 @@ def test_an_output_that_exists_is_not_overwritten(
 def test_the_initial_version_refuses_an_existing_target(base: LanguageModel, initial: Path) -> None:
     with pytest.raises(FileExistsError):
         write_initial(base, CONFIG, initial)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_round_comes_to_the_same_on_every_device(
+    base: LanguageModel, round_request: Request, initial: Path, device: str
+) -> None:
+    here = run(base, round_request())
+    nn.Module.to(base.model, device)
+    there = run(base, round_request(output=str(initial.parent / "there")))
+    assert there.gate.passed == here.gate.passed
+    for one, other in zip(there.curve, here.curve, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.01, abs=0.01)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=0.05)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,6 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from tests.trainer.tiny_decoders import DEVICES
 from trainer import packing, scoring
 from trainer.batching import Row
 from trainer.packing import pack
@@ -56,10 +58,12 @@ def made(kind: str) -> PreTrainedModel:
 
 def logps_and_slopes(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    one, other = (torch.randn(2, 32, generator=generator).requires_grad_() for _ in range(2))
-    logps = response_logps(model, ROWS, [one, one, one, other], max_tokens=1000)
+    one, other = (
+        torch.randn(2, 32, generator=generator).to(model.device).requires_grad_() for _ in range(2)
+    )
+    logps = response_logps(model, ROWS, [one, one, one, other], max_tokens=1000).cpu()
     slopes = torch.autograd.grad((logps * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum(), [one, other])
-    return logps.detach(), list(slopes)
+    return logps.detach(), [slope.cpu() for slope in slopes]
 
 
 def plain(model: PreTrainedModel) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -99,6 +103,38 @@ def test_a_mask_says_the_same_where_the_attention_does_not_fit(monkeypatch) -> N
     monkeypatch.setattr(scoring, "fits", lambda _: False)
     for one, other in zip(quick, logps_and_slopes(model), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral"])
+def test_a_forest_has_the_same_scores_on_every_device(kind: str, device: str) -> None:
+    model = made(kind)
+    alone = plain(model)
+    nn.Module.to(model, device)
+    for made_so, wanted in zip(logps_and_slopes(model), alone, strict=True):
+        torch.testing.assert_close(made_so, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_under_autocast_a_mask_rounds_and_hides_as_it_should(monkeypatch, device: str) -> None:
+    monkeypatch.setattr(scoring, "fits", lambda _: False)
+    model = made("llama")
+    logps, slopes = plain(model)
+    nn.Module.to(model, device, torch.bfloat16)
+    rounded, rounded_slopes = logps_and_slopes(model)
+    torch.testing.assert_close(rounded, logps, rtol=0.05, atol=0.1)
+    for one, other in zip(rounded_slopes, slopes, strict=True):
+        assert float((one - other).norm() / other.norm()) < 0.1
+
+
+def test_a_mask_that_is_aligned_is_the_mask() -> None:
+    (forest,) = pack(ROWS, [None] * 4, max_tokens=100, device=torch.device("cpu"))
+    mask = forest.mask(torch.float32)
+    count = len(forest.ids)
+    assert mask.shape == (1, 1, count, count)
+    assert mask.stride(2) % 16 == 0
+    assert (mask[0, 0].diagonal() == 0).all()
+    assert set(mask.unique().tolist()) == {0.0, torch.finfo(torch.float32).min}
 
 
 def test_the_model_has_its_own_attention_back_afterwards() -> None:
