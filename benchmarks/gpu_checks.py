@@ -60,7 +60,7 @@ def sharing(model: BaseModel, device: torch.device) -> dict[str, Any]:
     shared = SharedModel(base.model)
     for way in ("attach", "load"):
         before = _used_bytes(device)
-        child = subprocess.Popen(
+        with subprocess.Popen(
             [
                 *(sys.executable, "-m", "benchmarks.gpu_checks", f"--{way}"),
                 *("--model", str(model.path), "--identity", model.identity),
@@ -69,17 +69,16 @@ def sharing(model: BaseModel, device: torch.device) -> dict[str, Any]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write((shared.handles() or "") + "\n")
-        child.stdin.flush()
-        answer = json.loads(child.stdout.readline() or "{}")
-        figures[f"{way}_device_mb"] = (_used_bytes(device) - before) >> 20
+        ) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write((shared.handles() or "") + "\n")
+            child.stdin.flush()
+            answer = json.loads(child.stdout.readline() or "{}")
+            figures[f"{way}_device_mb"] = (_used_bytes(device) - before) >> 20
+            child.stdin.close()  # ends it
         figures[f"{way}_allocated_mb"] = answer.get("allocated_mb")
         figures[f"{way}_logits_equal"] = answer.get("logits") == wanted
-        child.stdin.close()
-        child.wait(timeout=30)
     return figures
 
 

