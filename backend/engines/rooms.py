@@ -3,7 +3,7 @@
 A step reads one token in each of the first R slots of a room, and looks back over the first W
 places; R and W are powers of two, so that there are few kinds of step, and nothing a step touches
 ever moves. So it can be captured once and replayed: on a GPU the launches of a step's hundreds of
-small kernels cost many times what the kernels do.
+small kernels cost more than the kernels do.
 
 How a step is captured is the caller's to say (`backend/engines/captured.py` on CUDA). Knows nothing
 of rows, prompts, versions and requests.
