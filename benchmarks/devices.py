@@ -28,6 +28,11 @@ def found(model: str) -> BaseModel:
     return resolve(model, None, _CACHE)
 
 
+def called(model: str) -> str:
+    """How a report calls the base model."""
+    return "embedded model" if model == "embedded" else f"model {Path(model).name}"
+
+
 def now_s(device: torch.device) -> float:
     """Seconds, once the device has done what it was given."""
     if device.type == "cuda":

@@ -58,6 +58,7 @@ def main() -> None:
         figures: dict[str, Any] = {
             "kind": devices.kind(device, dtype),
             "machine": devices.machine(device),
+            "model": devices.called(told.model),
             "threads": told.threads,
             "dtype": dtype,
             "new_tokens": NEW_TOKENS,

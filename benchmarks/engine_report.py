@@ -48,7 +48,7 @@ def section(
     lines = [
         f"## The local engine in {figures['kind']}: `make bench-engine`",
         "",
-        f"{day}, {figures['machine']}, embedded model; a version with eight users of their own.",
+        f"{day}, {figures['machine']}, {figures['model']}; eight users' version.",
         "",
         "```json",
         json.dumps(dict(figures), indent=1),

@@ -81,8 +81,8 @@ def parts(model: Path, device: str) -> list[Part]:
     )
     return [
         Part("engine", module("benchmarks.engine", "--repeats", "3"), 80),
+        Part("checks", module("benchmarks.gpu_checks"), 75),
         Part("pdpo", module("benchmarks.pdpo", "--repeats", "4"), 80),
-        Part("checks", module("benchmarks.gpu_checks"), 70),
         Part("together", module("benchmarks.together", "--round-pairs", "16"), 80),
         Part("tests", tests, 80),
     ]

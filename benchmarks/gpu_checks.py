@@ -1,27 +1,35 @@
 """What only a GPU can show, and no benchmark measures: equality in fp32, and one copy of weights.
 
 `python -m benchmarks.gpu_checks` prints one JSON line. Greedy tokens of the engine, whose steps are
-captured, against those of `transformers.generate`; then a second process that attaches the base
-weights, and one that loads its own: what each allocates, and what the card has left.
+captured, against those of `transformers.generate`; what a step is made of: model, captured and not,
+and draws; then a second process that attaches the base weights, and one that loads its own: what
+each allocates, and what the card has left.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from backend.base_model import BaseModel
+from backend.engines.captured import capture_on
+from backend.engines.static_batch import Rooms, StaticBatch
 from benchmarks import devices
 from benchmarks.engine import Sides, equality
+from trainer.decoding import Batch, DecodingBatch
 from trainer.language_model import LanguageModel, load_language_model, resolve_device
+from trainer.sampling import RowSampler, draw
 from trainer.sharing import SharedModel, attach
 
 _IDS = (5, 6, 7, 8)
@@ -32,6 +40,7 @@ def main() -> None:
     devices.add_arguments(parser)
     parser.add_argument("--attach", action="store_true", help="be the process that attaches")
     parser.add_argument("--load", action="store_true", help="be the one that loads its own")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--identity", default="", help="of the model, which is then a folder")
     told = parser.parse_args()
     if told.attach or told.load:
@@ -39,7 +48,10 @@ def main() -> None:
         return
     model = devices.found(told.model)
     device = resolve_device(told.device)
-    figures = greedy_in_fp32(model, told.device) | sharing(model, device)
+    figures = greedy_in_fp32(model, told.device)
+    base = load_language_model(model.path, model.identity, device=str(device))
+    figures["ms"] = milliseconds(base)
+    figures |= sharing(base, model)
     print(json.dumps(figures))
 
 
@@ -51,9 +63,41 @@ def greedy_in_fp32(model: BaseModel, device: str) -> dict[str, Any]:
     return {f"fp32_{name}": value for name, value in found.items()}
 
 
-def sharing(model: BaseModel, device: torch.device) -> dict[str, Any]:
+@torch.inference_mode()
+def milliseconds(base: LanguageModel) -> dict[str, float]:
+    """Medians: the model's part of a step by rows, and the draws of eight rows."""
+    model, device = base.model, base.device
+    prompt = model.get_input_embeddings()(torch.arange(60, 120, device=device))
+    found = {}
+    for rows in (1, 8, 16):
+        tokens = torch.arange(rows) + 50
+        kinds: dict[str, Batch] = {"as_it_comes": DecodingBatch(model)}
+        if (capture := capture_on(device)) is not None:
+            kinds["captured"] = StaticBatch(Rooms(model, capture), frozenset())
+        for name, batch in kinds.items():
+            batch.join([prompt], [rows])
+            found[f"step_{name}_{rows}"] = _median_ms(partial(batch.advance, tokens), device)
+    drawn = torch.randn(8, model.config.vocab_size, device=device) * 3
+    for name, temperature in (("greedy", 0.0), ("sampled", 0.8)):
+        rows_of = [RowSampler(temperature=temperature, top_p=0.95, seed=s) for s in range(8)]
+        found[f"draw_{name}_8"] = _median_ms(partial(draw, drawn, rows_of), device)
+    numbers = partial(torch.rand, model.config.vocab_size, generator=torch.Generator())
+    found["random_numbers_of_a_row"] = _median_ms(numbers, device)
+    return found
+
+
+def _median_ms(work: Callable[[], object], device: torch.device) -> float:
+    taken = []
+    for _ in range(23):
+        started = devices.now_s(device)
+        work()
+        taken.append(devices.now_s(device) - started)
+    return round(1000 * statistics.median(taken[3:]), 3)
+
+
+def sharing(base: LanguageModel, model: BaseModel) -> dict[str, Any]:
     """Memory of a process beside this one, by how it comes to the base weights."""
-    base = load_language_model(model.path, model.identity, device=str(device))
+    device, dtype = base.device, str(base.model.dtype).removeprefix("torch.")
     size = sum(p.numel() * p.element_size() for p in base.model.parameters())
     wanted = logits(base)
     figures: dict[str, Any] = {"weights_mb": size >> 20}
@@ -64,7 +108,7 @@ def sharing(model: BaseModel, device: torch.device) -> dict[str, Any]:
             [
                 *(sys.executable, "-m", "benchmarks.gpu_checks", f"--{way}"),
                 *("--model", str(model.path), "--identity", model.identity),
-                *("--device", str(device)),
+                *("--device", str(device), "--dtype", dtype),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,7 +132,9 @@ def be_another_process(told: argparse.Namespace) -> None:
     if told.attach:
         base = attach(Path(told.model), told.identity, handles)
     else:
-        base = load_language_model(Path(told.model), told.identity, device=told.device)
+        base = load_language_model(
+            Path(told.model), told.identity, device=told.device, dtype=told.dtype
+        )
     allocated = torch.cuda.memory_allocated() if base.device.type == "cuda" else 0
     print(json.dumps({"allocated_mb": allocated >> 20, "logits": logits(base)}), flush=True)
     sys.stdin.read()

@@ -106,6 +106,7 @@ def main() -> None:
             return
         peak = {"peak_rss_mb": memory} if on_cpu else {"peak_memory_mb": _peak_of_one_step(world)}
         figures = equality(world, told.model) | compare(world, told.repeats) | peak
+        figures["model"] = devices.called(told.model)
         growth = measure_growth(world)
     if not told.no_report:
         write_report(figures, growth, day=datetime.now(UTC).date())

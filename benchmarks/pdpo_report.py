@@ -54,7 +54,7 @@ def write_report(
     lines = [
         f"## The step in {kind}: `make bench-pdpo`",
         "",
-        f"{day}, {figures['machine']}, {figures['threads']} thread(s), embedded model.",
+        f"{day}, {figures['machine']}, {figures['threads']} thread(s), {figures['model']}.",
         "",
         "```json",
         json.dumps(figures, indent=1),

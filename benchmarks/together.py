@@ -84,6 +84,7 @@ def main() -> None:
             engine.close()
     figures["nice"] = told.nice
     figures["kind"] = devices.kind(device, dtype)
+    figures["model"] = devices.called(told.model)
     figures["machine"] = devices.machine(device)
     if not told.no_report:
         write_report(figures, gaps_s, day=datetime.now(UTC).date())

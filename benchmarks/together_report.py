@@ -42,7 +42,7 @@ def write_report(
     lines = [
         f"## Serving and training together{' on a GPU' if on_gpu else ''}: `make bench-together`",
         "",
-        f"{day}, {figures['machine']}, {os.cpu_count()} cores, embedded model.",
+        f"{day}, {figures['machine']}, {os.cpu_count()} cores, {figures['model']}.",
         "",
         "```json",
         json.dumps(dict(figures), indent=1),

@@ -12,7 +12,7 @@ from benchmarks.engine import agreeing, alternating
 from benchmarks.engine_report import section, write_report
 
 DAY = date(2026, 11, 23)
-FIGURES = {"kind": "float32", "machine": "a test"}
+FIGURES = {"kind": "float32", "machine": "a test", "model": "model x"}
 BATCHES = [
     {"rows": 1, "engine": 30.0, "generate": 15.0},
     {"rows": 16, "engine": 150.0, "generate": 120.0},

@@ -85,7 +85,7 @@ def test_a_report_renews_its_section_and_plot(
     monkeypatch.setattr(together_report, "_DOCS", tmp_path)
     (tmp_path / "RESULTS.md").write_text("# Results\n", "utf-8")
     for delay, kind in ((70.5, "float32"), (7.25, "bfloat16"), (1.5, "cuda bfloat16")):
-        figures = {"token_delay_ms_p95": delay, "kind": kind, "machine": "a test"}
+        figures = {"token_delay_ms_p95": delay, "kind": kind, "machine": "a test", "model": "x"}
         write_report(figures, {"alone": [0.05, 0.04, 0.06]}, day=date(2026, 11, 23))
     text = (tmp_path / "RESULTS.md").read_text("utf-8")
     assert '"token_delay_ms_p95": 7.25' in text
