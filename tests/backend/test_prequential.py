@@ -105,8 +105,8 @@ def test_after_learning_personal_foresees_what_generic_and_a_wrong_user_do_not(
 ) -> None:
     """Two users of opposed taste: tokens of one set against tokens of another.
 
-    Two tokens in each, so that a round meets them all. Over ten draws of the pairs and three
-    processors' ways of rounding the mean margin is 44 to 93 nats, and at most one in 16 is wrong.
+    Two tokens in each, so that a round meets them all. Over ten draws of the pairs, and in two
+    processors' ways of rounding, the mean margin is 44 to 93 nats, and at most one in 16 is wrong.
     """
     config = replace(CONFIG, epochs=8, learning_rate_vector=0.03)
     house = make_house(config=config, score_wait=WAIT)
