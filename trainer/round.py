@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, attached, initial_adapter
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
-from trainer.batching import PairRows, pair_rows, passes
+from trainer.batching import PairRows, Row, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
 from trainer.held_out import held_out_readings
@@ -36,6 +36,7 @@ from trainer.types import (
     GateReport,
     Phase,
     Progress,
+    ResponseTokens,
     RoundFailed,
     RoundRequest,
     RoundResult,
@@ -93,7 +94,7 @@ def run_round(
     A round of kind `vector` changes only what is the pairs' users' own: the adapter, what users
     share and everybody else's vector are the parent's, bit for bit.
 
-    The same base, request and thread count give the same tensors.
+    The same base, request and thread count give the same tensors, whatever is held out.
 
     Args:
         report: called between steps, on this thread.
@@ -113,7 +114,7 @@ def run_round(
         held_out = [pair_rows(pair, prompts) for pair in request.held_out]
     except ValueError as error:
         raise RoundFailed(str(error)) from error
-    references, fresh = _references(base, [*pairs, *held_out], request.config, report)
+    references, fresh = _references(base, pairs, held_out, request.config, report)
     learning = [pair.user_id for pair in request.pairs]
     users = _users(base, request, parent, learning)
     whole = request.kind == "full"
@@ -219,34 +220,45 @@ def _users(
 
 @torch.no_grad()
 def _references(
-    base: LanguageModel, pairs: Sequence[PairRows], config: TrainConfig, report: Report
+    base: LanguageModel,
+    pairs: Sequence[PairRows],
+    held_out: Sequence[PairRows],
+    config: TrainConfig,
+    report: Report,
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """(response_id → log π_ref for all, the same for those not known before); no adapter yet."""
-    rows = {}
-    known: dict[int, float] = {}
-    for pair in pairs:
-        for response, row in (
-            (pair.pair.chosen, pair.reference_chosen),
-            (pair.pair.rejected, pair.reference_rejected),
-        ):
-            if response.reference_logp_nats is None:
-                rows[response.response_id] = row
-            else:
-                known[response.response_id] = response.reference_logp_nats
-    unknown = [response for response in rows if response not in known]
-    unknown.sort(key=lambda response: (rows[response].length, response))
+    """(response_id → log π_ref for all, the same for those not known before); no adapter yet.
+
+    Rows in one forward pass change the last bits of each other's values. So those of held-out
+    pairs run apart: what is learnt is the same, bit for bit, whatever is held out.
+    """
+    known = {
+        response.response_id: response.reference_logp_nats
+        for response, _ in _responses([*pairs, *held_out])
+        if response.reference_logp_nats is not None
+    }
+    learnt = {r.response_id: row for r, row in _responses(pairs)}
+    apart = {r.response_id: row for r, row in _responses(held_out) if r.response_id not in learnt}
+    rows = {of: row for of, row in (learnt | apart).items() if of not in known}
     fresh: dict[int, float] = {}
-    for start in range(0, len(unknown), _REFERENCE_ROWS):
-        report(Progress(phase=Phase.REFERENCE, step=start, steps=len(unknown)))
-        some = unknown[start : start + _REFERENCE_ROWS]
-        logps = response_logps(
-            base.model,
-            [rows[response] for response in some],
-            [None] * len(some),
-            max_tokens=config.forward_tokens,
-        )
-        fresh.update(zip(some, logps.tolist(), strict=True))
+    for group in (learnt, apart):
+        unknown = sorted(group.keys() & rows.keys(), key=lambda of: (rows[of].length, of))
+        for start in range(0, len(unknown), _REFERENCE_ROWS):
+            report(Progress(phase=Phase.REFERENCE, step=len(fresh), steps=len(rows)))
+            some = unknown[start : start + _REFERENCE_ROWS]
+            logps = response_logps(
+                base.model,
+                [rows[of] for of in some],
+                [None] * len(some),
+                max_tokens=config.forward_tokens,
+            )
+            fresh.update(zip(some, logps.tolist(), strict=True))
     return {**known, **fresh}, fresh
+
+
+def _responses(pairs: Sequence[PairRows]) -> list[tuple[ResponseTokens, Row]]:
+    """Every response with the row π_ref reads it as."""
+    chosen = [(pair.pair.chosen, pair.reference_chosen) for pair in pairs]
+    return chosen + [(pair.pair.rejected, pair.reference_rejected) for pair in pairs]
 
 
 def _train(

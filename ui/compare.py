@@ -25,6 +25,8 @@ _DIRECT: dict[str, Any] = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
+# What is ticked while the tick before is still under way is sent after it; Gradio would drop it.
+_TICKED: dict[str, Any] = {**_DIRECT, "trigger_mode": "always_last"}
 _WRITTEN: dict[str, Any] = {
     "concurrency_id": "generate",
     "concurrency_limit": _STREAMS_AT_ONCE,
@@ -116,6 +118,6 @@ def _wire_wishes(parts: Parts, wishes: Wishes) -> None:
     topics = parts.topics
     opened = [topics.panel, topics.liked, parts.notice]
     parts.topics_open.click(wishes.open_topics, None, opened, **_DIRECT)
-    topics.liked.input(wishes.like, topics.liked, parts.notice, **_DIRECT)
+    topics.liked.input(wishes.like, topics.liked, parts.notice, **_TICKED)
     topics.done.click(lambda: gr.Column(visible=False), None, topics.panel, **_DIRECT)
-    parts.help.use_keys.input(wishes.use_keys, parts.help.use_keys, parts.notice, **_DIRECT)
+    parts.help.use_keys.input(wishes.use_keys, parts.help.use_keys, parts.notice, **_TICKED)

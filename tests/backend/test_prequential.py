@@ -103,8 +103,12 @@ def test_the_margin_is_how_far_chosen_moved_from_rejected(
 def test_after_learning_personal_foresees_what_generic_and_a_wrong_user_do_not(
     make_house: Callable[..., House],
 ) -> None:
-    """Two users of opposed taste: tokens of one set against tokens of another."""
-    config = replace(CONFIG, epochs=8, learning_rate_vector=0.1)
+    """Two users of opposed taste: tokens of one set against tokens of another.
+
+    Two tokens in each, so that a round meets them all. Over ten draws of the pairs, and in two
+    processors' ways of rounding, the mean margin is 44 to 93 nats, and at most one in 16 is wrong.
+    """
+    config = replace(CONFIG, epochs=8, learning_rate_vector=0.03)
     house = make_house(config=config, score_wait=WAIT)
     judged = Judged(house.database, house.clock)
     opposed = judged.user("ole")
@@ -112,7 +116,7 @@ def test_after_learning_personal_foresees_what_generic_and_a_wrong_user_do_not(
 
     def judge(count: int) -> None:
         for _ in range(count):
-            likes, dislikes = rng.choices(range(50, 60), k=5), rng.choices(range(90, 100), k=5)
+            likes, dislikes = rng.choices((50, 51), k=4), rng.choices((90, 91), k=4)
             for user, verdict in ((house.user, "a"), (opposed, "b")):
                 made = judged.comparison(user, house.live, tokens=(likes, dislikes))
                 judged.choice(user, made, verdict)
@@ -137,10 +141,11 @@ def test_after_learning_personal_foresees_what_generic_and_a_wrong_user_do_not(
     wrong = mean([row.wrong_nats for row in after])
     # Every pair was judged both ways: a model that does not know the user breaks even.
     assert generic == pytest.approx(0.0, abs=1e-2)
-    assert personal > 5 > -5 > wrong
-    assert personal > 5 > mean([row.personal_nats for row in before])
+    assert personal > 20 > -20 > wrong
+    assert personal > 20 > mean([row.personal_nats for row in before])
     foreseen = sum(row.personal_nats > 0 for row in after)
-    assert foreseen > 8 > sum((row.wrong_nats or 0.0) > 0 for row in after)
+    assert foreseen >= 13
+    assert sum((row.wrong_nats or 0.0) > 0 for row in after) <= 3
 
 
 def test_after_a_roll_back_the_older_version_scores(make_house: Callable[..., House]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from dev.running import RunningApp
 from tests.backend.people import GOOD
@@ -41,11 +41,12 @@ def test_keys_can_be_switched_off(guest: Guest, stored: Stored) -> None:
     page = guest()
     name = name_of(page)
     page.keyboard.press("?")
-    page.get_by_label("Use these keys").uncheck()
+    with page.expect_response(lambda answer: _sends(answer.request, "[false]")):  # kept, before …
+        page.get_by_label("Use these keys").uncheck()
     page.keyboard.press("Escape")
     for again in (False, True):
         if again:
-            page.reload()
+            page.reload()  # … what is under way is lost
             settled(page)
             expect(page.locator("#use-keys input")).not_to_be_checked()
         page.keyboard.press("1")
@@ -179,10 +180,23 @@ def test_not_this_prompt_again(guest: Guest, stored: Stored) -> None:
 
 
 def test_topics_one_likes(guest: Guest, stored: Stored) -> None:
+    """The second is ticked before the first is kept, as by a quick hand on a slow line."""
     page = guest()
     page.get_by_role("button", name="Topics").click()
-    page.get_by_label("Nature").check()
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if not held and _sends(route.request, '"Nature"'):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/run/**", hold_the_first)
+    with page.expect_request(lambda request: _sends(request, '"Nature"')):
+        page.get_by_label("Nature").check()
     page.get_by_label("Travel").check()
+    with page.expect_response(lambda answer: _sends(answer.request, '"Travel"')):
+        held[0].continue_()
     page.get_by_role("button", name="Done").click()
     expect(page.locator("#topics")).to_have_count(0)
     liked = stored.rows("SELECT liked_topics FROM users WHERE username = ?", name_of(page))
@@ -192,6 +206,10 @@ def test_topics_one_likes(guest: Guest, stored: Stored) -> None:
     page.get_by_role("button", name="Topics").click()
     expect(page.get_by_label("Nature")).to_be_checked()
     expect(page.get_by_label("History")).not_to_be_checked()
+
+
+def _sends(request: Request, text: str) -> bool:
+    return text in (request.post_data or "")
 
 
 def test_thirty_choices_by_keyboard_alone(guest: Guest, stored: Stored) -> None:
