@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.config import TrainConfig
+from trainer.kernels import TYPES, kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,21 @@ class _FrozenHeadLogps(torch.autograd.Function):
         logps = torch.empty(len(labels), dtype=wide, device=hidden.device)
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         slope = torch.empty_like(hidden) if wanted else hidden.new_empty(0)
+        quick = weight.device.type == "cpu" and weight.dtype in TYPES
+        compiled = kernels() if quick else None
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
-            logits = F.linear(hidden[part].to(weight.dtype), weight, bias).to(wide)
-            logits = logits.log_softmax(dim=-1)
-            logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
+            logits = F.linear(hidden[part].to(weight.dtype), weight, bias)
+            some, of_labels = labels[part], weight[labels[part]] if wanted else None
+            if compiled is None:
+                shares = logits.to(wide).log_softmax(dim=-1)
+                logps[part] = shares.gather(1, some[:, None]).squeeze(1)
+                expected = shares.exp_().to(weight.dtype) @ weight if wanted else None
+            else:
+                logps[part], sums = compiled.logps(logits, some, keep=wanted)
+                expected = (logits @ weight) / sums[:, None] if wanted else None
             if wanted:
-                expected = logits.exp_().to(weight.dtype) @ weight
-                slope[part] = (weight[labels[part]] - expected).to(hidden.dtype)
+                slope[part] = (of_labels - expected).to(hidden.dtype)
         ctx.save_for_backward(slope)
         return logps
 
