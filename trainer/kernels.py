@@ -58,6 +58,7 @@ class _Rows(ctypes.Structure):
             for name in ("x", "w", "d", "y", "z", "scales", "cos", "sin", "labels")
         ],
         *[(name, ctypes.c_long) for name in ("rows", "size", "heads", "by_place", "by_head")],
+        ("first", ctypes.c_long),
         ("eps", ctypes.c_double),
         ("back", ctypes.c_int),
     ]
@@ -189,17 +190,13 @@ class Kernels:
         self._run("turn", work, heads, heads.dtype)
         return made
 
-    def logps(self, logits: Tensor, labels: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
-        """log softmax(logits)[label] of each row (N, V), fp32, and the sums of its shares.
+    def running(self, labels: Tensor) -> RunningLogps:
+        """Log-probs of `labels` (N,), to be fed with logits."""
+        return RunningLogps(self, labels.contiguous())
 
-        Args:
-            keep: whether `logits` become shares, which are to be divided by these sums.
-        """
-        made, sums = torch.empty(2, len(labels))
-        work = _Rows(y=logits.data_ptr(), labels=labels.data_ptr(), scales=made.data_ptr())
-        work.z, work.back = sums.data_ptr(), int(keep)
+    def take_logits(self, work: _Rows, logits: Tensor) -> None:
+        """See `RunningLogps.take`."""
         self._run("logps", work, logits, logits.dtype)
-        return made, sums
 
     def _attend(  # noqa: PLR0917
         self,
@@ -237,6 +234,39 @@ class Kernels:
     def _slots(self, over: Tensor) -> int:
         many = self._fork is not None and over.numel() >= _SMALL
         return torch.get_num_threads() if many else 1
+
+
+class RunningLogps:
+    """log softmax(logits)[label] of N rows, of which some words after the other become known.
+
+    Attributes:
+        sums: (N,) fp32, of the exponentials so far, each over that of the row's largest logit.
+    """
+
+    def __init__(self, of: Kernels, labels: Tensor) -> None:
+        self._of = of
+        self._labels = labels
+        self._tops, self._fallen, self._of_labels = torch.full((3, len(labels)), -torch.inf)
+        self.sums = torch.zeros(len(labels))
+
+    def take(self, logits: Tensor, first: int, *, keep: bool) -> Tensor:
+        """Take in the logits (N, some) of the words from `first` on.
+
+        Args:
+            keep: whether `logits` become exponentials, each over that of the row's largest so far.
+
+        Returns:
+            (N,) by what all that was computed before is to be multiplied; overwritten next time.
+        """
+        work = _Rows(y=logits.data_ptr(), z=self.sums.data_ptr(), x=self._tops.data_ptr())
+        work.w, work.scales = self._of_labels.data_ptr(), self._fallen.data_ptr()
+        work.labels, work.first, work.back = self._labels.data_ptr(), first, int(keep)
+        self._of.take_logits(work, logits)
+        return self._fallen
+
+    def logps(self) -> Tensor:
+        """(N,) fp32, once all words have been taken in."""
+        return self._of_labels - self._tops - self.sums.log()
 
 
 def kernels() -> Kernels | None:

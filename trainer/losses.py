@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.config import TrainConfig
-from trainer.kernels import TYPES, kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,70 +64,6 @@ class PDpoTerms:
     margin: Tensor
     generic_margin: Tensor | None
     chosen_logp_change: Tensor
-
-
-class _FrozenHeadLogps(torch.autograd.Function):
-    """log softmax(h Wᵀ)[label] without keeping a (N, V) tensor.
-
-    The head W is frozen, so the whole gradient is ∂/∂h = W[label] − softmax(h Wᵀ) W; it is taken
-    chunk by chunk in the forward pass, while the logits are at hand.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - torch's calling convention
-        ctx: torch.autograd.function.FunctionCtx,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        chunk: int,
-    ) -> Tensor:
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        logps = torch.empty(len(labels), dtype=wide, device=hidden.device)
-        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        slope = torch.empty_like(hidden) if wanted else hidden.new_empty(0)
-        quick = weight.device.type == "cpu" and weight.dtype in TYPES
-        compiled = kernels() if quick else None
-        for start in range(0, len(labels), chunk):
-            part = slice(start, start + chunk)
-            logits = F.linear(hidden[part].to(weight.dtype), weight, bias)
-            some, of_labels = labels[part], weight[labels[part]] if wanted else None
-            if compiled is None:
-                shares = logits.to(wide).log_softmax(dim=-1)
-                logps[part] = shares.gather(1, some[:, None]).squeeze(1)
-                expected = shares.exp_().to(weight.dtype) @ weight if wanted else None
-            else:
-                logps[part], sums = compiled.logps(logits, some, keep=wanted)
-                expected = (logits @ weight) / sums[:, None] if wanted else None
-            if wanted:
-                slope[part] = (of_labels - expected).to(hidden.dtype)
-        ctx.save_for_backward(slope)
-        return logps
-
-    @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return slope * grad[:, None].to(slope.dtype), None, None, None, None
-
-
-def token_logps(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, chunk: int = 128
-) -> Tensor:
-    """log π(label | hidden) of each position under a frozen head, in nats.
-
-    Args:
-        hidden: (N, H) last hidden states, each the one *before* its label.
-        weight, bias: the head, (V, H) and (V,) or None; they get no gradient.
-        labels: (N,) token ids.
-        chunk: positions per logits block; bounds memory at chunk · V floats.
-
-    Returns:
-        (N,) fp32, or as wide as `weight`; differentiable (once) in `hidden`.
-    """
-    logps: Tensor = _FrozenHeadLogps.apply(hidden, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
-    return logps
 
 
 def sum_per_row(values: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.batching import Row
+from trainer.head import token_logps
 from trainer.kernels import Plan, kernels
-from trainer.losses import sum_per_row, token_logps
+from trainer.losses import sum_per_row
 from trainer.packing import Forest, pack
 from trainer.quick_layers import quick_layers
 from trainer.tree_attention import fits, tree_attention

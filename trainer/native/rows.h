@@ -8,7 +8,7 @@ typedef struct {
     float *scales;
     const float *cos, *sin;
     const long *labels;
-    long rows, size, heads, by_place, by_head;
+    long rows, size, heads, by_place, by_head, first;
     double eps;
     int back;
 } rows_work;
@@ -127,7 +127,14 @@ static void OF(turn)(const void *work, long slot, long slots)
         for (long head = 0; head < a->heads; head++) {
             const T *x = (const T *)a->x + r * a->by_place + head * a->by_head;
             T *y = (T *)a->y + (r * a->heads + head) * a->size;
-            for (long i = 0; i < half; i++) {
+            long i = 0;
+            for (; i + LANES <= half; i += LANES) {
+                vec low = OF(wide)(x + i), high = OF(wide)(x + half + i);
+                vec of_low = high * wide_f32(one + i) * first, of_high = low * wide_f32(other + i);
+                OF(write)(y + i, low * wide_f32(cos + i) + of_low);
+                OF(write)(y + half + i, high * wide_f32(cos + half + i) - of_high * first);
+            }
+            for (; i < half; i++) {
                 float low = OF(number)(x[i]), high = OF(number)(x[half + i]);
                 y[i] = OF(narrow)(low * cos[i] + first * high * one[i]);
                 y[half + i] = OF(narrow)(high * cos[half + i] - first * low * other[i]);
@@ -136,33 +143,37 @@ static void OF(turn)(const void *work, long slot, long slots)
     }
 }
 
-/* Logits x (rows, size) -> scales (rows): log-probs of the labels. If wanted, each row becomes its
-   shares times their sum z (rows), which at the most likely place is 1. */
+/* Logits y (rows, size) of the words from `first` on: x, the largest of each row so far, z, the sums
+   of exponentials over that of the largest, and w, the labels' logits, take them in. What was
+   computed before falls by `scales`. If wanted, y becomes the exponentials. */
 static void OF(logps)(const void *work, long slot, long slots)
 {
     const rows_work *a = work;
     long size = a->size, most = FIRST(size);
     EACH_ROW(slot, slots, a->rows)
     {
-        T *x = (T *)a->y + r * size;
-        vec high = all_of(OF(number)(x[0])), sums = all_of(0);
-        float label = OF(number)(x[a->labels[r]]), top, sum;
-        for (long i = 0; i < most; i += LANES) high = larger(OF(wide)(x + i), high);
+        T *y = (T *)a->y + r * size;
+        float *tops = (float *)a->x, *sums = a->z, top = OF(number)(y[0]), sum = 0;
+        long label = a->labels[r] - a->first;
+        if (label >= 0 && label < size) ((float *)a->w)[r] = OF(number)(y[label]);
+        vec high = all_of(top), some = all_of(0);
+        for (long i = 0; i < most; i += LANES) high = larger(OF(wide)(y + i), high);
         top = largest(high);
-        for (long i = most; i < size; i++) top = fmaxf(top, OF(number)(x[i]));
+        for (long i = most; i < size; i++) top = fmaxf(top, OF(number)(y[i]));
+        top = fmaxf(top, tops[r]);
         for (long i = 0; i < most; i += LANES) {
-            vec share = exponential(OF(wide)(x + i) - top);
-            sums += share;
-            if (a->back) OF(write)(x + i, share);
+            vec share = exponential(OF(wide)(y + i) - top);
+            some += share;
+            if (a->back) OF(write)(y + i, share);
         }
-        sum = total(sums);
         for (long i = most; i < size; i++) {
-            float share = expf(OF(number)(x[i]) - top);
+            float share = expf(OF(number)(y[i]) - top);
             sum += share;
-            if (a->back) x[i] = OF(narrow)(share);
+            if (a->back) y[i] = OF(narrow)(share);
         }
-        a->scales[r] = label - top - logf(sum);
-        ((float *)a->z)[r] = sum;
+        a->scales[r] = expf(tops[r] - top);
+        sums[r] = sums[r] * a->scales[r] + sum + total(some);
+        tops[r] = top;
     }
 }
 
