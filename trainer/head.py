@@ -31,7 +31,9 @@ class _FrozenHeadLogps(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         logps, slopes = [], []
         with torch.autocast(weight.device.type, enabled=False):
-            for some, of in zip(hidden.split(at_once), labels.split(at_once), strict=True):
+            for some, of in zip(
+                torch.split(hidden, at_once), torch.split(labels, at_once), strict=True
+            ):
                 low = some.to(weight.dtype)
                 if compiled is None:
                     logp, expected = _by_rows(low, weight, bias, of, wanted=wanted)

@@ -88,7 +88,7 @@ class Plan:
 
 
 class Kernels:
-    """The library's functions. Tensors are on the CPU, of one of `TYPES`, without a gap in a row."""
+    """The library's functions; tensors are on the CPU, of one of `TYPES`, without gaps in a row."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._calls: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
@@ -115,7 +115,7 @@ class Kernels:
             What was made, (N, heads, D), and the log of each row's sum, (N, heads) fp32.
         """
         made = query.new_empty(query.shape)
-        sums = torch.empty(query.shape[:2])
+        sums = torch.empty(query.shape[:2], dtype=torch.float32)
         work = _Tree(out=made.data_ptr(), sums=sums.data_ptr())
         self._attend("tree", work, (query, key, value), plan, scale, self._slots(query))
         return made, sums
@@ -133,7 +133,7 @@ class Kernels:
         grad = grad.contiguous()
         d_query = query.new_empty(query.shape)
         slots = self._slots(query)
-        d_both = torch.zeros(slots, 2, *key.shape)
+        d_both = torch.zeros(slots, 2, *key.shape, dtype=torch.float32)
         work = _Tree(
             out=made[0].data_ptr(),
             sums=made[1].data_ptr(),
@@ -149,7 +149,7 @@ class Kernels:
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """x / rms(x) · weight as `weight`'s type, and 1 / rms(x) of each row; x is fp32."""
         made = torch.empty(x.shape, dtype=weight.dtype)
-        scales = torch.empty(x.shape[:-1])
+        scales = torch.empty(x.shape[:-1], dtype=torch.float32)
         work = _Rows(x=x.data_ptr(), w=weight.data_ptr(), y=made.data_ptr(), eps=eps)
         work.scales = scales.data_ptr()
         self._run("norm", work, x, weight.dtype)
@@ -207,7 +207,7 @@ class Kernels:
         scale: float,
         slots: int,
     ) -> None:
-        query, key, value = heads
+        query, key, _ = heads
         work.q, work.k, work.v = (one.data_ptr() for one in heads)
         work.by_place[:] = [one.stride(0) for one in heads]
         work.by_head[:] = [one.stride(1) for one in heads]
@@ -223,7 +223,7 @@ class Kernels:
         """Where a thread's calls put together what they work on; fresh memory costs time."""
         room: Tensor | None = getattr(self._rooms, "room", None)
         if room is None or len(room) < numbers:
-            room = self._rooms.room = torch.empty(numbers)
+            room = self._rooms.room = torch.empty(numbers, dtype=torch.float32)
         return room
 
     def _run(self, name: str, work: _Rows, over: Tensor, dtype: torch.dtype) -> None:
@@ -246,8 +246,11 @@ class RunningLogps:
     def __init__(self, of: Kernels, labels: Tensor) -> None:
         self._of = of
         self._labels = labels
-        self._tops, self._fallen, self._of_labels = torch.full((3, len(labels)), -torch.inf)
-        self.sums = torch.zeros(len(labels))
+        lowest = torch.full((3, len(labels)), -torch.inf, dtype=torch.float32)
+        self._tops: Tensor = lowest[0]
+        self._fallen: Tensor = lowest[1]
+        self._of_labels: Tensor = lowest[2]
+        self.sums: Tensor = torch.zeros(len(labels), dtype=torch.float32)
 
     def take(self, logits: Tensor, first: int, *, keep: bool) -> Tensor:
         """Take in the logits (N, some) of the words from `first` on.

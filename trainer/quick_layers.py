@@ -38,7 +38,7 @@ def quick_layers(model: PreTrainedModel, kernels: Kernels) -> Iterator[None]:
     try:
         for module in model.modules() if model.dtype in TYPES else ():
             if (forward := _stand_in(module, kernels)) is not None:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = forward
                 replaced.append(module)
         yield
     finally:
@@ -55,23 +55,37 @@ def _stand_in(module: nn.Module, kernels: Kernels) -> _Forward | None:
     children = {name for name, _ in module.named_children()}
     if children == _GATED:
         return _gated(module, kernels)
-    if children == _PRODUCTS:
+    if children == _PRODUCTS and not [*module.parameters(False), *module.buffers(False)]:
         return _attention(module, kernels)
     if not children and isinstance(getattr(module, "variance_epsilon", None), float):
         return _norm(module, kernels)
     return None
 
 
-def _is_same(module: nn.Module, plain: Callable[[], Tensor], quick: Callable[[], Tensor]) -> bool:
-    """Whether a few tokens fare alike both ways; asked once for a module."""
+def _is_same(
+    module: nn.Module,
+    plain: Callable[[], Tensor],
+    quick: Callable[[], Tensor],
+    known: Callable[[nn.Module], bool] = lambda _: True,
+) -> bool:
+    """Whether a module is as one has to be, and a few tokens fare alike both ways; asked once."""
     if module not in _same:
-        with torch.no_grad():
+        on, low = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        # What autocast keeps of a weight here would reach the step itself, without its gradient.
+        with torch.no_grad(), torch.autocast("cpu", low, enabled=on, cache_enabled=False):
             one, other = plain(), quick()
         bound = _ROUNDING[other.dtype] * float(one.abs().max())
-        _same[module] = one.shape == other.shape and torch.allclose(
+        alike = one.shape == other.shape and torch.allclose(
             one.float(), other.float(), rtol=0, atol=bound, equal_nan=True
         )
+        _same[module] = alike and known(module)
     return _same[module]
+
+
+def _has_silu(gated: Any) -> bool:
+    """Tokens' numbers may be small, and close to 0 many a function looks like another."""
+    trial = torch.linspace(-9, 9, 64, dtype=torch.float32)
+    return torch.allclose(gated.act_fn(trial), nn.functional.silu(trial))
 
 
 def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
@@ -96,11 +110,9 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
     return forward
 
 
-def _gated(module: nn.Module, kernels: Kernels) -> _Forward:
+def _gated(module: Any, kernels: Kernels) -> _Forward:
     plain = module.forward
-    up, rise, down = (
-        module.get_submodule(name) for name in ("gate_proj", "up_proj", "down_proj")
-    )
+    up, rise, down = (module.get_submodule(name) for name in ("gate_proj", "up_proj", "down_proj"))
 
     def quick(x: Tensor) -> Tensor:
         made: Tensor = down(fused.gate(up(x), rise(x), kernels))
@@ -108,7 +120,7 @@ def _gated(module: nn.Module, kernels: Kernels) -> _Forward:
 
     def forward(x: Tensor) -> Tensor:
         some = x[..., :_TRIED, :]
-        if _is_same(module, lambda: plain(some), lambda: quick(some)):
+        if _is_same(module, lambda: plain(some), lambda: quick(some), _has_silu):
             return quick(x)
         made: Tensor = plain(x)
         return made
@@ -151,31 +163,40 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
             and angles[0].shape[-1] == size
             and _is_same(
                 module,
-                lambda: plain(some, angles, attention_mask, segments=few, **kwargs)[0],
+                lambda: plain(
+                    hidden_states=some,
+                    position_embeddings=angles,
+                    attention_mask=None,
+                    segments=few,
+                    **kwargs,
+                )[0],
                 lambda: quick(some, angles, few),
             )
         ):
             return quick(hidden_states, position_embeddings, segments), None
         made: tuple[Tensor, Tensor | None] = plain(
-            hidden_states, position_embeddings, attention_mask, segments=segments, **kwargs
+            hidden_states=hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            segments=segments,
+            **kwargs,
         )
         return made
 
     return forward
 
 
-def _low_rank(module: LowRankLinear) -> _Forward | None:
+def _low_rank(module: Any) -> _Forward | None:
     """For a low-rank layer that takes part with one plain adapter."""
     base, active = module.get_base_layer(), module.active_adapters
-    if type(base) is not nn.Linear or not _frozen(base) or module.disable_adapters:
-        return None
-    if module.merged or len(active) != 1 or active[0] in module.lora_variant:
+    if type(base) is not nn.Linear or not _frozen(base) or len(active) != 1:
         return None
     (name,) = active
-    if name not in module.lora_A or not isinstance(module.lora_dropout[name], nn.Identity):
+    if module.disable_adapters or module.merged or name not in module.lora_A:
         return None
     down, up, scale = module.lora_A[name], module.lora_B[name], module.scaling[name]
-    if down.bias is not None or up.bias is not None:
+    plain = isinstance(module.lora_dropout[name], nn.Identity) and not module.lora_variant
+    if not plain or down.bias is not None or up.bias is not None:
         return None
 
     def forward(x: Tensor) -> Tensor:
