@@ -67,6 +67,7 @@ from backend.versions import Versions
 from backend.web import SessionCookie, Visitors, create_web
 from backend.wording import msg
 from db.session import Database
+from trainer.kernels import kernels as scoring_kernels
 from trainer.sharing import SharedModel
 from ui import layout, server_pages
 from ui.compare import build_compare
@@ -177,10 +178,17 @@ def _make_engine(ground: Ground, model: BaseModel | None) -> tuple[Engine, Share
     if model is None:
         return EchoEngine(), None
     ground.announce(msg("loading the model"))
-    if ground.settings.resolved_engine_threads == 1:
-        # The compiler, half a second, is at work while the model is read.
-        threading.Thread(target=compiled_kernels, name="compiling", daemon=True).start()
+    # The compiler, some seconds at most, is at work while the model is read.
+    one = ground.settings.resolved_engine_threads == 1
+    threading.Thread(target=_compile, args=(one,), name="compiling", daemon=True).start()
     return make_local_engine(ground.settings, model)
+
+
+def _compile(one_thread: bool) -> None:
+    """What the engine decodes with, where it uses it, and then what it scores with."""
+    if one_thread:
+        compiled_kernels()
+    scoring_kernels()
 
 
 def _make_desk(

@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def main() -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     import torch  # noqa: PLC0415
 
+    from trainer.kernels import kernels  # noqa: PLC0415
     from trainer.worker import claim_stdout, serve, watch_stdin  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -44,6 +46,8 @@ def main() -> int:
     requests = watch_stdin()
     if args.threads:
         torch.set_num_threads(args.threads)
+    # The compiler is at work while the model is read.
+    threading.Thread(target=kernels, name="compiling", daemon=True).start()
     try:
         base = _load(args, requests)
     except (OSError, ValueError) as error:

@@ -121,7 +121,7 @@ class TrainConfig:
     vector_epochs: int = 4
     vector_rate_factor: float = 2.0
     batch_pairs: int = 4
-    forward_tokens: int = 1024
+    forward_tokens: int = 2048
     clip_norm_adapter: float = 1.0
     lora_rank: int = 8
     lora_alpha: int = 16

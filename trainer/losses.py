@@ -66,63 +66,6 @@ class PDpoTerms:
     chosen_logp_change: Tensor
 
 
-class _FrozenHeadLogps(torch.autograd.Function):
-    """log softmax(h Wᵀ)[label] without keeping a (N, V) tensor.
-
-    The head W is frozen, so the whole gradient is ∂/∂h = W[label] − softmax(h Wᵀ) W; it is taken
-    chunk by chunk in the forward pass, while the logits are at hand.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - torch's calling convention
-        ctx: torch.autograd.function.FunctionCtx,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        chunk: int,
-    ) -> Tensor:
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        logps = torch.empty(len(labels), dtype=wide, device=hidden.device)
-        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        slope = torch.empty_like(hidden) if wanted else hidden.new_empty(0)
-        for start in range(0, len(labels), chunk):
-            part = slice(start, start + chunk)
-            logits = F.linear(hidden[part].to(weight.dtype), weight, bias).to(wide)
-            logits = logits.log_softmax(dim=-1)
-            logps[part] = logits.gather(1, labels[part, None]).squeeze(1)
-            if wanted:
-                expected = logits.exp_().to(weight.dtype) @ weight
-                slope[part] = (weight[labels[part]] - expected).to(hidden.dtype)
-        ctx.save_for_backward(slope)
-        return logps
-
-    @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return slope * grad[:, None].to(slope.dtype), None, None, None, None
-
-
-def token_logps(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *, chunk: int = 128
-) -> Tensor:
-    """log π(label | hidden) of each position under a frozen head, in nats.
-
-    Args:
-        hidden: (N, H) last hidden states, each the one *before* its label.
-        weight, bias: the head, (V, H) and (V,) or None; they get no gradient.
-        labels: (N,) token ids.
-        chunk: positions per logits block; bounds memory at chunk · V floats.
-
-    Returns:
-        (N,) fp32, or as wide as `weight`; differentiable (once) in `hidden`.
-    """
-    logps: Tensor = _FrozenHeadLogps.apply(hidden, weight, bias, labels, chunk)  # type: ignore[no-untyped-call]
-    return logps
-
-
 def sum_per_row(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Sum (N,) `values` into (count,) by the row index (N,) each belongs to."""
     return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, rows, values)

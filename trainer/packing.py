@@ -99,6 +99,11 @@ class Forest:
         return mask.masked_fill_(hidden, torch.finfo(dtype).min)[None, None]
 
 
+def causal(count: int) -> Segment:
+    """A row by itself: each of its places sees those before it."""
+    return Segment(0, count, (), torch.ones(count, count, dtype=torch.bool).triu_(1))
+
+
 def tree_tokens(rows: Sequence[Row], prefixes: Sequence[Tensor | None]) -> int:
     """How many tokens the rows come to as one forest."""
     keys = sorted(_keys(rows, prefixes))

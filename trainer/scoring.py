@@ -7,16 +7,19 @@ whatever adapter is attached and enabled takes part.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.batching import Row
-from trainer.losses import sum_per_row, token_logps
+from trainer.head import token_logps
+from trainer.kernels import Plan, kernels
+from trainer.losses import sum_per_row
 from trainer.packing import Forest, pack
+from trainer.quick_layers import quick_layers
 from trainer.tree_attention import fits, tree_attention
 
 
@@ -70,7 +73,7 @@ def check_head(model: PreTrainedModel) -> None:
 
 def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool) -> Tensor:
     """(count,) log-probs of the rows in `forest`, zero elsewhere."""
-    with autocast(model), tree_attention(model) if quick else nullcontext():
+    with autocast(model), _quickly(model) if quick else nullcontext():
         # At least fp32 in, so that the residual stream stays fp32 under autocast.
         inputs = model.get_input_embeddings()(forest.ids)
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
@@ -79,7 +82,7 @@ def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool)
             inputs = inputs.index_copy(0, places, prefix.to(inputs))
         attention: dict[str, object] = {}
         if quick:
-            attention["segments"] = forest.segments
+            attention["segments"] = Plan(forest.segments)
         elif forest.branches:
             # As autocast wants it: in another type it would be converted in every layer.
             device = inputs.device.type
@@ -96,6 +99,14 @@ def _forward(model: PreTrainedModel, forest: Forest, count: int, *, quick: bool)
         at_labels = hidden[0].index_select(0, forest.positions)
         logps = token_logps(at_labels, head.weight, head.bias, forest.labels)
     return sum_per_row(logps.index_select(0, forest.sums[0]), forest.sums[1], count)
+
+
+@contextmanager
+def _quickly(model: PreTrainedModel) -> Iterator[None]:
+    """Attention over a forest, and what kernels can do, where they can be compiled."""
+    compiled = kernels()
+    with tree_attention(model), quick_layers(model, compiled) if compiled else nullcontext():
+        yield
 
 
 def _longest_branching(model: PreTrainedModel) -> int:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from trainer import fused
+from trainer.kernels import TYPES, Plan, kernels
 from trainer.packing import Segment
 
 NAME = "attune_tree"
@@ -51,9 +53,9 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None = None,
     *,
-    segments: Sequence[Segment],
+    segments: Plan,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: object,
@@ -66,9 +68,11 @@ def _attend(
     device = query.device.type
     low = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if low else query.dtype
-    made: Tensor = _TreeAttention.apply(  # type: ignore[no-untyped-call]
-        query[0].to(dtype), key[0].to(dtype), value[0].to(dtype), segments, scale
-    )
+    heads = query[0].to(dtype), key[0].to(dtype), value[0].to(dtype)
+    if dtype in TYPES and (compiled := kernels()) is not None:
+        places = heads[0].transpose(0, 1), heads[1].transpose(0, 1), heads[2].transpose(0, 1)
+        return fused.tree(places, segments, scale, compiled)[None], None
+    made: Tensor = _TreeAttention.apply(*heads, segments.segments, scale)  # type: ignore[no-untyped-call]
     return made[None], None
 
 

@@ -6,25 +6,18 @@ One thread, CPU, fp32 and bf16 only. Knows nothing of layers and models.
 from __future__ import annotations
 
 import ctypes
-import logging
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from trainer.compiling import compiled, compiler
+
 MAX_ROWS = 16  # of a product; beyond, the libraries' are as fast
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_COMPILERS = ("cc", "gcc", "clang")
-_OPTIONS = ("-O2", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
-_COMPILING_S = 60.0
 _compiling = threading.Lock()
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +58,19 @@ def compiled_kernels() -> Kernels | None:
 
 @cache
 def _compiled() -> Kernels | None:
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    return None if compiler is None else build(compiler)
+    found = compiler()
+    return None if found is None else build(found)
 
 
-def build(compiler: str) -> Kernels | None:
+def build(by: str) -> Kernels | None:
     """The functions made by this compiler; None if it cannot."""
-    with tempfile.TemporaryDirectory(prefix="attune-") as folder:
-        library = Path(folder) / "kernels.so"
-        command = [compiler, *_OPTIONS, "-o", str(library), str(_SOURCE)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=_COMPILING_S)
-            made = ctypes.CDLL(str(library))
-            linears = made.attune_linear, made.attune_linear_bf16
-            norms = made.attune_rms_norm, made.attune_rms_norm_bf16
-            projects = made.attune_project, made.attune_project_bf16
-            attends = made.attune_attend, made.attune_attend_bf16
-        except (OSError, subprocess.SubprocessError, AttributeError) as error:
-            logger.info("no streamed products: %s", error)
-            return None
+    made = compiled(_SOURCE, by)
+    if made is None:
+        return None
+    linears = made.attune_linear, made.attune_linear_bf16
+    norms = made.attune_rms_norm, made.attune_rms_norm_bf16
+    projects = made.attune_project, made.attune_project_bf16
+    attends = made.attune_attend, made.attune_attend_bf16
     address, size = ctypes.c_void_p, ctypes.c_long
     for linear in linears:
         linear.argtypes, linear.restype = [*[address] * 5, *[size] * 3], None

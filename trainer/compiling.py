@@ -1,0 +1,37 @@
+"""C sources of the project made into libraries by the system's compiler, where there is one.
+
+Knows nothing of what the functions do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_COMPILERS = ("cc", "gcc", "clang")
+_OPTIONS = ("-O2", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
+_COMPILING_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+def compiler() -> str | None:
+    """The system's C compiler; None without one."""
+    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+
+
+def compiled(source: Path, by: str) -> ctypes.CDLL | None:
+    """A library made of `source` by this compiler; None if it cannot."""
+    with tempfile.TemporaryDirectory(prefix="attune-") as folder:
+        library = Path(folder) / "made.so"
+        command = [by, *_OPTIONS, "-o", str(library), str(source), "-lm"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_COMPILING_S)
+            return ctypes.CDLL(str(library))
+        except (OSError, subprocess.SubprocessError) as error:
+            logger.info("%s is not compiled: %s", source.name, error)
+            return None
