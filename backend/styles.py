@@ -4,9 +4,9 @@ Two samples of one small model differ little, so that a choice between them says
 side has a style of its own (in one sentence, as a list, warmly, …). With the styled user model that
 is the vector it is made with, e₀ + the style's direction; with the others it is asked with a wish
 behind the prompt, which stands there only while the response is made and is no part of what is
-learnt. Both styles of a pair are drawn by what this user's choices speak for (Thompson sampling,
-Beta posteriors): what is liked meets what may be liked as well, and what nobody has judged yet
-keeps coming up.
+learnt. Both styles of a pair are drawn by what this user's taste model says of the traits that
+styles have (Thompson sampling): what is liked meets what may be liked as well, and what is not
+known yet keeps coming up.
 
 Pure but for the random generator handed in.
 """
@@ -14,13 +14,20 @@ Pure but for the random generator handed in.
 from __future__ import annotations
 
 import json
-import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+import numpy as np
+
+from backend.taste_model import TasteModel
+from backend.traits import traits_of_styles
 from trainer.types import Message
+
+_DRAWS = 1024
+_SHARPNESS = 3
+_REACH = 1.2  # whole styles, of a user whose favourite is certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +43,6 @@ class Style:
     wish: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """How often one user preferred a style to another, and another to it."""
-
-    won: int = 0
-    lost: int = 0
-
-
 def load_styles() -> tuple[Style, ...]:
     """The styles that come with Attune, the one without a wish among them."""
     text = files("backend").joinpath("data/styles.json").read_text("utf-8")
@@ -56,40 +55,42 @@ def with_directions(styles: Sequence[Style]) -> tuple[Style, ...]:
 
 
 def draw_styles(
-    styles: Sequence[Style], records: Mapping[str, Record], rng: random.Random
+    styles: Sequence[Style], taste: TasteModel, rng: random.Random
 ) -> tuple[Style, Style]:
-    """Two different styles, the likely favourite first, then the likely favourite of the others.
+    """Two different styles: one that may be the favourite, then one of the others that may be.
 
-    Each is the largest of independent draws from Beta(1 + won, 1 + lost): two uncertain styles meet
-    often, a style that has lost to everything seldom. A second one at random finds a favourite
-    later, as half of its pairs ask what is known already.
+    Each is the best under weights drawn from what is known of the user's taste (Thompson
+    sampling): two uncertain styles meet often, one that is surely disliked seldom. A second one at
+    random finds a favourite later, as half of its pairs ask what is known already.
 
     Args:
         styles: at least two.
-        records: by style name; a style without one has not been judged, and a record of a style
-            that is not among them says nothing.
     """
-
-    def chance(style: Style) -> float:
-        record = records.get(style.name, Record())
-        return rng.betavariate(1 + record.won, 1 + record.lost)
-
-    favourite = max(styles, key=chance)
-    return favourite, max((style for style in styles if style is not favourite), key=chance)
+    means = traits_of_styles([style.name for style in styles])
+    first, second = (means @ weights for weights in taste.draws(2, rng))
+    favourite = int(first.argmax())
+    second[favourite] = -np.inf
+    return styles[favourite], styles[int(second.argmax())]
 
 
-def log_odds(records: Mapping[str, Record], preferred: str, other: str) -> float:
-    """How much likelier one style was to be preferred than another, by what is known, nats.
+def style_shares(styles: Sequence[Style], taste: TasteModel) -> tuple[float, ...]:
+    """How much of each style with a wish a user's vector has; 0 of all for a stranger.
 
-    The difference of the log-odds of both styles' mean chances, Beta(1 + won, 1 + lost): above 0
-    the choice was foreseen, 0 where nothing tells the two apart.
+    a = 1.2 · (Q − 1/S)₊ / (1 − 1/S) with Q = P³ / ΣP³, P being the chance that a style suits
+    best: 1.2 of one that certainly does. The power brings the likeliest favourite forward: half of
+    two styles is neither of them. The same taste gives the same shares.
     """
-    return _log_odds(records, preferred) - _log_odds(records, other)
-
-
-def _log_odds(records: Mapping[str, Record], style: str) -> float:
-    record = records.get(style, Record())
-    return math.log((1 + record.won) / (1 + record.lost))
+    wished = with_directions(styles)
+    if not taste.choices:
+        return (0.0,) * len(wished)
+    means = traits_of_styles([style.name for style in styles])
+    drawn = taste.draws(_DRAWS, random.Random(taste.choices))  # noqa: S311 - no secret
+    best = (drawn @ means.T).argmax(axis=1)
+    sharp = (np.bincount(best, minlength=len(styles)) / _DRAWS) ** _SHARPNESS
+    even = 1 / len(styles)
+    excess = np.clip(sharp / sharp.sum() - even, 0, None) / (1 - even)
+    of_style = dict(zip((style.name for style in styles), excess.tolist(), strict=True))
+    return tuple(_REACH * of_style[style.name] for style in wished)
 
 
 def in_style(messages: Sequence[Message], style: Style | None) -> tuple[Message, ...]:

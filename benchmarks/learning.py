@@ -80,6 +80,7 @@ SIZES = {
 # Recipes are searched on other personas and other prompts than those reported.
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
+_DRAFTS = 6  # as the app has it
 _ON_TRIAL = "styled"  # the user model, by the recipe it is shipped with
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
@@ -140,6 +141,7 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         shared=0.0 if config.user_model == "styled" else 0.4,
         varied=1.0,
         own_adapters=size.own_adapters,
+        drafts=_DRAFTS,
         rounds_of_others=size.rounds_of_others,
         seed=seed,
     )

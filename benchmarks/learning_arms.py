@@ -1,7 +1,7 @@
 """The methods compared: each an adapter, a user model and an optimizer's state, trained in rounds.
 
 personal   P-DPO: one adapter, a vector per user
-pooled     DPO on everybody's pairs: one adapter, one vector, no user
+pooled     DPO on everybody's pairs: one adapter, one vector, no user; both learn
 own        one adapter and one vector per user, nothing shared (costs as much as there are users)
 
 Pooled and own know one user each, `EVERYBODY`: all that is theirs learns by that user's term.
@@ -48,10 +48,10 @@ def in_place(
     arm: Arm,
     config: TrainConfig,
     learning: Sequence[int] = (),
-    records: Mapping[int, Tensor] | None = None,
+    shares: Mapping[int, Tensor] | None = None,
 ) -> Iterator[tuple[AttachedAdapter, UserModel]]:
     """Attach the arm's adapter to the base model; afterwards the model is as it was."""
-    users = users_from_tensors(config.user_model, arm.users, learning, base.device, records)
+    users = users_from_tensors(config.user_model, arm.users, learning, base.device, shares)
     with attached(base.model, config, arm.adapter) as adapter:
         yield adapter, users
 
@@ -69,16 +69,16 @@ def train(
     config: TrainConfig,
     *,
     seed: str,
-    records: Mapping[int, Tensor] | None = None,
+    shares: Mapping[int, Tensor] | None = None,
 ) -> tuple[Arm, float]:
     """One round's optimizer steps; returns the new state and the seconds they took.
 
     Args:
-        records: how styles fared with each user so far, of the styled user model.
+        shares: how much of each style a user gets, of the styled user model.
     """
     started = time.perf_counter()
     learning = sorted({rows.pair.user_id for rows in pairs})
-    with in_place(base, arm, config, learning, records) as (adapter, users):
+    with in_place(base, arm, config, learning, shares) as (adapter, users):
         learner = Learner(
             base.model,
             adapter.parameters,

@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from backend.drafts import repetition
 from backend.persona_rules import RULES
 from benchmarks.learning_world import Asked, World, Written
 from trainer.probes import ProbeText, text_figures
 from trainer.types import Message
 
 Prompts = Sequence[tuple[Message, ...]]
+_LOOPING = 0.5  # share of repeated 4-grams within one text
 
 
 def answers(
@@ -40,7 +42,8 @@ def judged(
 
     Args:
         texts: by writer: `base`, `generic`, `pooled`, `user 1` … and, where each user has an
-            adapter, `own 1` …, and with records of styles `styles 1` …
+            adapter, `own 1` …, with styles `styles 1` …, and the first of several drafts as
+            `one draft user 1` … and `one draft pooled`
         rules: the persona of user 1, 2, …
     """
     asked = [Asked(prompt, None) for prompt in prompts]
@@ -74,6 +77,12 @@ def _winrates(
         for other in range(1, users + 1)
         if other != user
     }
+    for other in ("user {}", "pooled"):
+        writer = other.format(user)
+        if f"one draft {writer}" in read:
+            name = "one draft" if writer != "pooled" else "pooled one draft"
+            alone = read[f"one draft {writer}"]
+            rates[f"{name} vs generic"] = winrate(rule, alone, read["generic"])
     if f"styles {user}" in read:
         rates["styles vs generic"] = winrate(rule, read[f"styles {user}"], read["generic"])
     if own in read:
@@ -88,4 +97,8 @@ _OTHERS = ("generic", "base", "pooled")
 def _health(texts: Sequence[ProbeText]) -> dict[str, Any]:
     figures = text_figures(texts)
     nll = [t.nll_nats / max(1, len(t.token_ids)) for t in texts]
-    return {**asdict(figures), "nll_each": [round(value, 3) for value in nll]}
+    return {
+        **asdict(figures),
+        "nll_each": [round(value, 3) for value in nll],
+        "loops": sum(repetition(text.text) > _LOOPING for text in texts),
+    }

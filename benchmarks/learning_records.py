@@ -1,57 +1,49 @@
-"""How styles fared with each simulated user: what is drawn next, foreseen and made into vectors."""
+"""What simulated users have chosen so far: it draws, foresees and ranks, and becomes vectors."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from backend.styles import Record, Style, draw_styles, log_odds
+from backend.styles import Style, draw_styles, style_shares
+from backend.taste_model import TasteModel, taste_from
 
 
 @dataclass(slots=True)
-class StyleRecords:
-    """Wins and losses of styles by user; plain data, kept between rounds."""
+class ChoiceRecords:
+    """Every user's choices as texts, (preferred, passed over); plain data, kept between rounds."""
 
     styles: Sequence[Style]
-    by_user: dict[int | None, dict[str, Record]] = field(default_factory=dict)
+    by_user: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
 
     def draw(self, user: int | None, rng: random.Random) -> tuple[Style, Style]:
-        """The two styles of this user's next pair."""
-        return draw_styles(self.styles, self.by_user.get(user, {}), rng)
+        """The two styles of this user's next pair; None is for everybody."""
+        return draw_styles(self.styles, taste_from([]) if user is None else self.of(user), rng)
 
-    def remember(self, user: int, won: Style, lost: Style) -> None:
-        """Count one choice; between texts of one style it says nothing."""
-        if won == lost:
-            return
-        mine = self.by_user.setdefault(user, {})
-        old = mine.get(won.name, Record())
-        mine[won.name] = Record(old.won + 1, old.lost)
-        old = mine.get(lost.name, Record())
-        mine[lost.name] = Record(old.won, old.lost + 1)
+    def remember(self, user: int, preferred: str, other: str) -> None:
+        """Keep one choice."""
+        self.by_user.setdefault(user, []).append((preferred, other))
 
-    def of(self, user: int) -> Tensor:
-        """(S, 2), how often each style won and lost."""
-        known = self.by_user.get(user, {})
-        fared = [known.get(style.name, Record()) for style in self.styles]
-        return torch.tensor([[float(record.won), float(record.lost)] for record in fared])
+    def of(self, user: int) -> TasteModel:
+        """This user's taste model."""
+        return taste_from(self.by_user.get(user, []))
 
-    def of_all(self, users: Iterable[int]) -> Tensor:
-        """(S, 2), everybody's counts together."""
-        return torch.stack([self.of(user) for user in users]).sum(0)
+    def of_all(self) -> TasteModel:
+        """The taste model of everybody's choices as if one person had made them."""
+        return taste_from([choice for choices in self.by_user.values() for choice in choices])
 
-    def said(self, user: int, won: Style, lost: Style) -> float:
-        """What a user's record said of a choice before it was made, nats; above 0 if rightly."""
-        return round(log_odds(self.by_user.get(user, {}), won.name, lost.name), 4)
+    def shares(self, user: int) -> Tensor:
+        """(K,), how much of each style the user's vector gets."""
+        return torch.tensor(style_shares(self.styles, self.of(user)))
 
-    def said_by_all(self, won: Style, lost: Style) -> float:
-        """The same by everybody's records together."""
-        together: dict[str, Record] = {}
-        for records in self.by_user.values():
-            for name, record in records.items():
-                known = together.get(name, Record())
-                together[name] = Record(known.won + record.won, known.lost + record.lost)
-        return round(log_odds(together, won.name, lost.name), 4)
+    def said(self, user: int, preferred: str, other: str) -> float:
+        """What a user's choices said of one before it was made, nats; above 0 if rightly."""
+        return round(self.of(user).log_odds(preferred, other), 4)
+
+    def said_by_all(self, preferred: str, other: str) -> float:
+        """The same by everybody's choices together."""
+        return round(self.of_all().log_odds(preferred, other), 4)

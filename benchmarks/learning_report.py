@@ -30,10 +30,13 @@ def goals(trials: Trials) -> dict[str, float | None]:
         found[f"winrate_vs_base_at_{at}"] = _rate(trials, at, "vs base")
         found[f"winrate_pooled_vs_base_at_{at}"] = _rate(trials, at, "pooled vs base")
         found[f"winrate_own_adapter_vs_base_at_{at}"] = _rate(trials, at, "own vs base")
+        found[f"winrate_one_draft_vs_generic_at_{at}"] = _rate(trials, at, "one draft vs generic")
         found[f"winrate_styles_alone_vs_generic_at_{at}"] = _rate(trials, at, "styles vs generic")
         found[f"wrong_user_drop_at_{at}"] = _wrong_user_drop(trials, at)
         for name in ("personal", "generic", "pooled", "wrong", "own"):
             found[f"prequential_{name}_at_{at}"] = prequential(trials, name, at - 10, at)[0]
+        margins = prequential(trials, "personal", at - 10, at, by_margin=True)
+        found[f"prequential_personal_by_margin_at_{at}"] = margins[0]
     last = [max(trial["judged"], key=int) for trial in trials]
     found |= _health([trial["judged"][at] for trial, at in zip(trials, last, strict=True)])
     found["oldest_user_drop_after_20_rounds"] = _forgotten(trials)
@@ -42,14 +45,17 @@ def goals(trials: Trials) -> dict[str, float | None]:
 
 
 def prequential(
-    trials: Trials, name: str, after: int, until: int
+    trials: Trials, name: str, after: int, until: int, *, by_margin: bool = False
 ) -> tuple[float | None, float, float, int]:
     """Share of choices number `after` < n ≤ `until` foreseen by a method, interval and count.
 
     A forecast of exactly 0 counts half.
+
+    Args:
+        by_margin: by what the model finds likely alone, not by what earlier choices said.
     """
     margins = [
-        _forecast(choice, name)
+        choice[name] if by_margin else _forecast(choice, name)
         for trial in trials
         for choice in trial["choices"]
         if after < choice["nth"] <= until and name in choice
@@ -62,8 +68,8 @@ def prequential(
 
 
 def _forecast(choice: dict[str, Any], name: str) -> float:
-    """What a method expected, above 0 if it was right: its record of styles, else its margin."""
-    said: float = choice.get(f"{name}_record") or choice[name]
+    """What a method expected, above 0 if it was right: by earlier choices, else by its margin."""
+    said: float = choice.get(f"{name}_taste") or choice[name]
     return said
 
 
@@ -128,7 +134,7 @@ def _health(judged: Iterable[dict[str, Any]]) -> dict[str, float | None]:
             repetition.append((1 - figures["repetition"]) / (1 - base["repetition"]))
             bound = base["nll_nats"] + _COLLAPSED_NATS
             collapsed += figures["empty"] + sum(nll > bound for nll in figures["nll_each"])
-            collapsed += figures["repetition"] > _COLLAPSED_REPETITION
+            collapsed += figures["loops"] + (figures["repetition"] > _COLLAPSED_REPETITION)
     return {
         "logprob_per_token_drop": mean(drops),
         "distinct_4grams_vs_base": mean(repetition),
@@ -152,13 +158,16 @@ def _minutes(trials: Trials, choices: int) -> float | None:
 
 def _per_persona(trials: Trials) -> list[str]:
     at = max(int(key) for key in trials[0]["judged"])
-    names = ["vs generic", "vs pooled", "vs base"]
+    names = ["vs generic", "one draft vs generic", "vs pooled", "vs base"]
     lines = [
-        f"Win-rate of each persona's own texts after {at} choices, by its rule, ties half; "
-        "`wrong`: written under the others' vectors, against generic.",
+        f"Win-rate of each persona's own texts after {at} choices, by its rule, ties half. "
+        "`choices`: decided ones, mean over seeds. `wrong`: the others' texts against generic. "
+        "`repeats`: share of repeated 4-grams over all texts of one writer.",
         "",
-        "| persona | " + " | ".join(names) + " | wrong | mean tokens | nats per token |",
-        "|---|" + "---|" * (len(names) + 3),
+        "| persona | "
+        + " | ".join(names)
+        + " | wrong | choices | tokens | nats per token | repeats |",
+        "|---|" + "---|" * (len(names) + 5),
     ]
     for number, rule in enumerate(trials[0]["plan"]["rules"], 1):
         some = [trial["judged"][str(at)] for trial in trials]
@@ -166,14 +175,19 @@ def _per_persona(trials: Trials) -> list[str]:
         health = [one["health"][f"user {number}"] for one in some]
         cells = [f"{mean(rate[name] for rate in rates):.2f}" for name in names]
         wrong = mean(v for rate in rates for k, v in rate.items() if k.startswith("wrong"))
-        cells += [f"{wrong:.2f}", f"{mean(h['mean_tokens'] for h in health):.0f}"]
-        cells += [f"{mean(h['nll_nats'] for h in health):.2f}"]
+        decided = [sum(c["user"] == number for c in trial["choices"]) for trial in trials]
+        cells += [f"{wrong:.2f}", f"{mean(decided):.0f}", *_health_cells(health)]
         lines.append(f"| {rule} | " + " | ".join(cells) + " |")
     for writer in ("generic", "pooled", "base"):
         health = [trial["judged"][str(at)]["health"][writer] for trial in trials]
-        tokens, nats = (mean(h[key] for h in health) for key in ("mean_tokens", "nll_nats"))
-        lines.append(f"| ({writer}) | | | | | {tokens:.0f} | {nats:.2f} |")
+        empty = " | ".join([" "] * (len(names) + 2))
+        lines.append(f"| ({writer}) | {empty} | " + " | ".join(_health_cells(health)) + " |")
     return lines
+
+
+def _health_cells(health: Sequence[dict[str, Any]]) -> list[str]:
+    written = (("mean_tokens", ".0f"), ("nll_nats", ".2f"), ("repetition", ".2f"))
+    return [format(mean(one[key] for one in health), form) for key, form in written]
 
 
 def _plot_prequential(trials: Trials, file: Path) -> None:

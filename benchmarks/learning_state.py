@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.styles import load_styles
 from benchmarks.learning_arms import Arm
-from benchmarks.learning_records import StyleRecords
+from benchmarks.learning_records import ChoiceRecords
 from trainer.batching import PairRows
 
 
@@ -26,6 +26,7 @@ class Plan:
         shared: share of a round's pairs that everybody judges, made under e₀.
         varied: share of pairs whose sides follow wishes of two styles.
         own_adapters: also train one adapter per user.
+        drafts: how many a judged text of a user or of pooled DPO is the best of.
         rounds_of_others: rounds without the first user, after the last one, that must not change
             what the first user is served.
         seed: of everything drawn.
@@ -39,6 +40,7 @@ class Plan:
     shared: float
     varied: float
     own_adapters: bool
+    drafts: int
     rounds_of_others: int = 0
     seed: int
 
@@ -48,8 +50,8 @@ class Results:
     """What a trial found; plain data.
 
     Attributes:
-        choices: one record per choice: user, nth, margins in nats by method and, as
-            `<method>_record`, what the records of styles said before it, log-odds in nats.
+        choices: one record per choice: user, nth of this user's, margins in nats by method and, as
+            `<method>_taste`, what the choices before it said, log-odds in nats.
         judged: checkpoint → figures.
         oldest_user: win-rate of the first user's texts before and after rounds of others.
         train_s: seconds of training by method, round by round.
@@ -71,11 +73,12 @@ class State:
         rounds: done.
         results: so far.
         rng: of prompts, styles and seeds.
-        records: how styles fared with each user.
+        records: every user's choices.
         references: response_id → log π_ref, nats.
         pairs: trained on so far.
         asked: comparisons made.
         seen: user → prompts had.
+        decided: user → choices made.
         arms: every method's numbers.
     """
 
@@ -83,8 +86,9 @@ class State:
     arms: dict[str, Arm]
     rounds: int = 0
     results: Results = field(default_factory=Results)
-    records: StyleRecords = field(default_factory=lambda: StyleRecords(load_styles()))
+    records: ChoiceRecords = field(default_factory=lambda: ChoiceRecords(load_styles()))
     references: dict[int, float] = field(default_factory=dict)
     pairs: list[PairRows] = field(default_factory=list)
     asked: int = 0
     seen: Counter[int | None] = field(default_factory=Counter)
+    decided: Counter[int] = field(default_factory=Counter)

@@ -10,7 +10,6 @@ At the checkpoints everybody answers the held-out prompts.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backend.drafts import best_of, draw_drafts
 from backend.styles import Style
+from backend.taste_model import TasteModel
 from benchmarks.learning_arms import (
     EVERYBODY,
     Arm,
@@ -99,11 +100,11 @@ class Trial:
         start = untrained(self._world.base, self._config, self._world.directions)
         own = [_own(user) for user in self._users] if self._plan.own_adapters else []
         alone = untrained(self._world.base, self._recipe(OWN))
-        return {PERSONAL: start, POOLED: start} | dict.fromkeys(own, alone)
+        return {PERSONAL: start} | dict.fromkeys([POOLED, *own], alone)
 
     def _recipe(self, name: str) -> TrainConfig:
-        """An adapter of one's own is what the others are measured against: all of it learns."""
-        if not name.startswith(OWN):
+        """What P-DPO is measured against knows one user: adapter and vector learn by its term."""
+        if name == PERSONAL:
             return self._config
         return replace(self._config, user_model="individual", alpha=1.0, own_epochs=0)
 
@@ -174,20 +175,20 @@ class Trial:
         if pair is None:
             self._state.results.ties += 1
             return
-        styles = drawn.styles
-        won, lost = styles if pair.chosen.token_ids == texts[0].token_ids else styles[::-1]
-        if self._world.directions is not None:
-            self._foreseen[pair.pair_id] = self._said_by_records(user, won, lost)
-        self._state.records.remember(user, won, lost)
+        first, second = (written.text for written in texts)
+        chosen = pair.chosen.token_ids == texts[0].token_ids
+        preferred, other = (first, second) if chosen else (second, first)
+        self._foreseen[pair.pair_id] = self._said_by_choices(user, preferred, other)
+        self._state.records.remember(user, preferred, other)
         decided[user].append(pair)
 
-    def _said_by_records(self, user: int, won: Style, lost: Style) -> dict[str, float]:
-        """The log-odds of this choice by the records that each method had of users before it."""
+    def _said_by_choices(self, user: int, preferred: str, other: str) -> dict[str, float]:
+        """The log-odds of this choice by the choices that were made before it."""
         records, another = self._state.records, self._another(user, self._state.rounds + 1)
         return {
-            f"{PERSONAL}_record": records.said(user, won, lost),
-            "wrong_record": records.said(another, won, lost),
-            f"{POOLED}_record": records.said_by_all(won, lost),
+            f"{PERSONAL}_taste": records.said(user, preferred, other),
+            "wrong_taste": records.said(another, preferred, other),
+            f"{POOLED}_taste": records.said_by_all(preferred, other),
         }
 
     def _score(self, fresh: Sequence[PairRows], number: int) -> None:
@@ -213,14 +214,13 @@ class Trial:
             for name, values in margins.items()
         }
         self._say(f"round {number}: foreseen {foreseen}")
-        nth: Counter[int] = Counter()
         for index, pair in enumerate(fresh):
             user = pair.pair.user_id
-            nth[user] += 1
+            self._state.decided[user] += 1
             self._state.results.choices.append(
                 {
                     "user": user,
-                    "nth": (number - 1) * self._plan.per_round + nth[user],
+                    "nth": self._state.decided[user],
                     "chosen_tokens": len(pair.pair.chosen.token_ids),
                     "rejected_tokens": len(pair.pair.rejected.token_ids),
                     **{name: round(values[index], 4) for name, values in margins.items()},
@@ -261,7 +261,7 @@ class Trial:
                 self._state.references,
                 recipe,
                 seed=f"{plan.seed}/{number}",
-                records=self._records(name) if recipe.user_model == "styled" else None,
+                shares=self._shares() if recipe.user_model == "styled" else None,
             )
             kind = OWN if name.startswith(OWN) else name
             spent = self._state.results.train_s.setdefault(kind, [])
@@ -269,11 +269,9 @@ class Trial:
                 spent.append(0.0)
             spent[-1] = round(spent[-1] + seconds, 2)
 
-    def _records(self, name: str) -> dict[int, Tensor]:
-        """User → how often each style won and lost, (styles, 2); pooled counts everybody's."""
-        if name != PERSONAL:
-            return {EVERYBODY: self._state.records.of_all(self._users)}
-        return {user: self._state.records.of(user) for user in self._users}
+    def _shares(self) -> dict[int, Tensor]:
+        """User → how much of each style direction, (K,)."""
+        return {user: self._state.records.shares(user) for user in self._users}
 
     def _judge(self, done: int) -> dict[str, Any]:
         """Everybody answers the held-out prompts; what rules and base model make of the texts."""
@@ -282,13 +280,39 @@ class Trial:
         texts = answers(self._world, prompts, {"base": None}, seed=seed)
         for name in self._state.arms:
             with self._vectors(name) as served:
-                writers: dict[str, Tensor | None] = {name: served.vector(EVERYBODY)}
+                writers: dict[str, Tensor | None] = {}
                 if name == PERSONAL:
-                    writers = {"generic": served.generic}
-                    writers |= {f"user {user}": served.vector(user) for user in self._users}
-                    writers |= self._styles_alone()
+                    writers = {"generic": served.generic, **self._styles_alone()}
+                    for user in self._users:
+                        taste = self._state.records.of(user)
+                        texts |= self._drafted(f"user {user}", served, user, taste, seed)
+                elif name == POOLED:
+                    taste = self._state.records.of_all()
+                    texts |= self._drafted(POOLED, served, EVERYBODY, taste, seed)
+                else:
+                    writers = {name: served.vector(EVERYBODY)}
                 texts |= answers(self._world, prompts, writers, seed=seed)
         return judged(self._world, prompts, texts, self._plan.rules)
+
+    def _drafted(
+        self, writer: str, served: UserVectors, user: int, taste: TasteModel, seed: int
+    ) -> dict[str, list[Written]]:
+        """As the app answers where nobody waits: the best of some drafts; and the first one."""
+        styles = self._state.records.styles
+        asked: list[Asked] = []
+        for number, question in enumerate(self._questions.held_out):
+            along = styles if served.styles is not None else ()
+            drawn = draw_drafts(self._plan.drafts, seed + number, None, along, taste)
+            for draft in drawn:
+                vector = served.vector(user)
+                if draft.style is not None and served.styles is not None:
+                    nth = styles.index(draft.style)
+                    vector = served.styles[nth - 1] if nth else served.generic
+                asked.append(Asked(as_prompt(question), vector))
+        made = self._world.write(asked, seed=seed + user)
+        groups = [made[n : n + self._plan.drafts] for n in range(0, len(made), self._plan.drafts)]
+        best = [group[best_of([one.text for one in group], taste)] for group in groups]
+        return {writer: best, f"one draft {writer}": [group[0] for group in groups]}
 
     def _styles_alone(self) -> dict[str, Tensor | None]:
         """Every user's vector without what P-DPO learnt: what counting styles does by itself."""

@@ -39,7 +39,7 @@ METRICS = "metrics.json"
 
 _FORMAT = 1
 _PARTIAL = ".partial"
-_PER_USER = {"user_ids", "offsets", "weights", "records"}  # tensors with one row per user
+_PER_USER = {"user_ids", "offsets", "weights", "shares"}  # tensors with one row per user
 
 
 class ArtifactDamaged(Exception):

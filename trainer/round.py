@@ -202,17 +202,17 @@ def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
 def _users(
     base: LanguageModel, request: RoundRequest, parent: _Parent, learning: Sequence[int]
 ) -> UserModel:
-    """The parent's users, with the style records that the request brings."""
-    strangers = sorted(request.style_records.keys() - set(learning))
+    """The parent's users, with the style shares that the request brings."""
+    strangers = sorted(request.style_shares.keys() - set(learning))
     if strangers:
-        raise RoundFailed(f"style records of users who do not learn in this round: {strangers}")
+        raise RoundFailed(f"style shares of users who do not learn in this round: {strangers}")
     try:
-        records = {
-            user: torch.tensor(record, dtype=torch.float32)
-            for user, record in request.style_records.items()
+        shares = {
+            user: torch.tensor(own, dtype=torch.float32)
+            for user, own in request.style_shares.items()
         }
         return users_from_tensors(
-            request.config.user_model, parent.vectors, learning, base.device, records
+            request.config.user_model, parent.vectors, learning, base.device, shares
         )
     except ValueError as error:
         raise RoundFailed(str(error)) from error

@@ -5,6 +5,7 @@ The records cross a process boundary as JSON (`to_json` / `from_json`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypedDict
 from trainer.config import TrainConfig
 
 RoundKind = Literal["full", "vector"]
-StyleRecord = tuple[tuple[int, int], ...]  # per style how often it (won, lost); no wish first
+StyleShares = tuple[float, ...]  # how much of each style direction goes into a user's vector
 
 
 class Message(TypedDict):
@@ -96,8 +97,8 @@ class RoundRequest:
         parent: directory of the version to go on from.
         output: directory the round is written to; must not exist yet.
         config: the recipe.
-        style_records: user id → their record with each style, the one without a wish first, then
-            in the order of the directions; only of users who learn here. For the styled user model.
+        style_shares: user id → how much of each style, in the order of the directions; only of
+            users who learn here. For the styled user model.
     """
 
     round_id: int
@@ -108,15 +109,15 @@ class RoundRequest:
     output: str
     config: TrainConfig
     kind: RoundKind = "full"
-    style_records: Mapping[int, StyleRecord] = field(default_factory=dict)
+    style_shares: Mapping[int, StyleShares] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        records = {str(user): record for user, record in self.style_records.items()}
-        return asdict(self) | {"style_records": records}
+        shares = {str(user): own for user, own in self.style_shares.items()}
+        return asdict(self) | {"style_shares": shares}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RoundRequest:
-        """What `to_json` made. Raises ValueError: a style record that is none."""
+        """What `to_json` made. Raises ValueError: style shares that are none."""
         return cls(
             round_id=data["round_id"],
             pairs=tuple(PreferencePair.from_json(p) for p in data["pairs"]),
@@ -126,23 +127,19 @@ class RoundRequest:
             output=data["output"],
             config=TrainConfig.from_json(data["config"]),
             kind=data["kind"],
-            style_records={
-                int(user): _style_record_from_json(user, record)
-                for user, record in data["style_records"].items()
+            style_shares={
+                int(user): _style_shares_from_json(user, own)
+                for user, own in data["style_shares"].items()
             },
         )
 
 
-def _style_record_from_json(user: str, data: Any) -> StyleRecord:
-    """JSON cannot be trusted to hold pairs of counts."""
-    try:
-        record = tuple((won, lost) for won, lost in data)
-    except (TypeError, ValueError):
-        record = ()
-    counts = [count for pair in record for count in pair]
-    if not record or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError(f"the style record of user {user} must be pairs (won, lost), not {data}")
-    return record
+def _style_shares_from_json(user: str, data: Any) -> StyleShares:
+    """JSON cannot be trusted to hold finite numbers."""
+    numbers = isinstance(data, list) and all(type(share) in {int, float} for share in data)
+    if not numbers or not all(math.isfinite(share) for share in data):
+        raise ValueError(f"the style shares of user {user} must be numbers, not {data}")
+    return tuple(float(share) for share in data)
 
 
 class Phase(StrEnum):

@@ -141,17 +141,17 @@ def users_from_tensors(
     tensors: Mapping[str, Tensor],
     learning: Iterable[int],
     device: torch.device,
-    records: Mapping[int, Tensor] | None = None,
+    shares: Mapping[int, Tensor] | None = None,
 ) -> UserModel:
     """The user model `tensors` came from, on `device`; only `learning` users may change.
 
     Args:
-        records: newer style records (K + 1, 2) of some of them, of the styled user model.
+        shares: newer style shares (K,) of some of them, of the styled user model.
     """
     if kind == "cluster":
         return cluster_from_tensors(tensors, learning, device)
     if kind == "styled":
-        return styled_from_tensors(tensors, learning, device, records or {})
+        return styled_from_tensors(tensors, learning, device, shares or {})
     return individual_from_tensors(tensors, learning, device)
 
 

@@ -4,8 +4,8 @@ Three layouts of tensors; the names tell which (fp32 all, user_ids (N,) int64 as
 
     individual   generic (P, H), user_ids, offsets (N, P, H)     e_u = generic + offset
     cluster      clusters (K, P, H), user_ids, weights (N, K)    e_u = softmax(weights) · clusters
-    styled       generic, directions (K, P, H), user_ids, records (N, K + 1, 2), offsets
-                                       e_u = generic + shares(record) · directions + offset
+    styled       generic, directions (K, P, H), user_ids, shares (N, K), offsets
+                                       e_u = generic + shares · directions + offset
 
 Serving needs nothing else, so it never learns which user model there is. Knows nothing of files.
 """
@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
-
-from trainer.style_records import style_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,12 @@ def mixed(weights: Tensor, clusters: Tensor) -> Tensor:
     return (weights.softmax(dim=0)[:, None, None] * clusters).sum(dim=0)
 
 
-def styled(generic: Tensor, directions: Tensor, record: Tensor, offset: Tensor) -> Tensor:
-    """e₀ + Σ_k a_k(record) · d_k + o_u: (P, H), (K, P, H), (K + 1, 2) and (P, H) → (P, H).
+def styled(generic: Tensor, directions: Tensor, shares: Tensor, offset: Tensor) -> Tensor:
+    """e₀ + Σ_k a_k · d_k + o_u: (P, H), (K, P, H), (K,) and (P, H) → (P, H).
 
     Likewise the one place.
     """
-    shares = style_shares(record).to(directions.device)
+    shares = shares.to(directions.device)
     return generic + (shares[:, None, None] * directions).sum(dim=0) + offset
 
 
@@ -74,9 +72,9 @@ def served_vectors(tensors: Mapping[str, Tensor]) -> UserVectors:
         )
     generic = tensors["generic"]
     if "directions" in tensors:
-        own = zip(users, tensors["records"], tensors["offsets"], strict=True)
+        own = zip(users, tensors["shares"], tensors["offsets"], strict=True)
         directions = tensors["directions"]
-        personal = {u: styled(generic, directions, record, o) for u, record, o in own}
+        personal = {u: styled(generic, directions, shares, o) for u, shares, o in own}
         return UserVectors(generic, personal, generic + directions)
     offsets = zip(users, tensors["offsets"], strict=True)
     return UserVectors(generic, {user: generic + offset for user, offset in offsets})
