@@ -147,7 +147,7 @@ def build(ground: Ground) -> FastAPI:
     vectors = _vector_files(ground, engine, model)
     erasure = Erasure(database, vectors, follow=versions.follow, clock=now)
     web = _make_web(ground, accounts, pages, vectors, erasure)
-    scorer = Scorer(database, engine, clock=now, records=settings.user_model == "styled")
+    scorer = Scorer(database, engine, clock=now)
     jobs = [
         Job("score", scorer.run, settings.tick_s),
         Job("follow", versions.follow, settings.tick_s),
@@ -210,6 +210,7 @@ def _make_desk(
         ),
         styles=styles,
         directions={style.name: index for index, style in enumerate(directed)},
+        drafts=settings.drafts,
         shared=SharedPairs(database, first=settings.shared_pairs, clock=now, rng=rng),
         repeats=Repeats(database, share=settings.repeat_share, clock=now, rng=rng),
         clock=now,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 
+from backend.drafts import Draft, best_of, draw_drafts
 from backend.engines.base import (
     Condition,
     Engine,
@@ -32,8 +33,9 @@ from backend.errors import Conflict, Unavailable
 from backend.plans import Plan, Shares, draw_plan, draw_seed, draw_shared_plan
 from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
-from backend.style_choices import records_of
 from backend.styles import Style, in_style
+from backend.taste_model import STRANGER, TasteModel
+from backend.user_tastes import taste_of
 from backend.wording import msg
 from db.models import Comparison, Response
 from db.queries import desk as desk_queries
@@ -70,8 +72,19 @@ class PromptText:
         return (*self.earlier, Message(role="user", content=self.text))
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One side as it is stored: the draft it is, and of how many."""
+
+    made: Generated
+    draft: Draft
+    drafts: int
+
+
 class Making:
     """One comparison on its way to the database.
+
+    Where a side has several drafts, nobody sees them grow: its text is there once one is chosen.
 
     Attributes:
         key: names it while it has no id yet; drawn at random, so that none is reused after a
@@ -91,6 +104,8 @@ class Making:
         plan: Plan,
         generation: Generation,
         *,
+        sides: tuple[tuple[Draft, ...], tuple[Draft, ...]],
+        taste: TasteModel,
         shown: bool,
         profile: str,
     ) -> None:
@@ -100,6 +115,8 @@ class Making:
         self.plan = plan
         self.profile = profile  # the user's, as it stands in the personal prompts
         self.generation = generation
+        self._sides = sides
+        self._taste = taste
         self.shown = shown
         self.latest = ("", "")
         self.seen_at: datetime | None = None
@@ -113,11 +130,26 @@ class Making:
             Unavailable: the model failed or was stopped.
         """
         try:
-            for texts in self.generation.stream():
-                self.latest = texts[0], texts[1]
+            if all(len(drafts) == 1 for drafts in self._sides):
+                for texts in self.generation.stream():
+                    self.latest = texts[0], texts[1]
+                    yield self.latest
+            else:
+                a, b = self.chosen(self.generation.result())
+                self.latest = a.made.text, b.made.text
                 yield self.latest
         except (EngineFailed, EngineClosed) as error:
             raise _unavailable() from error
+
+    def chosen(self, made: Sequence[Generated]) -> tuple[Written, Written]:
+        """The best draft of each side, from all that was made, side A's drafts first."""
+        best = []
+        for drafts in self._sides:
+            mine, made = made[: len(drafts)], made[len(drafts) :]
+            nth = best_of([one.text for one in mine], self._taste)
+            best.append(Written(mine[nth], drafts[nth], len(drafts)))
+        a, b = best
+        return a, b
 
     def stop(self) -> None:
         """End the writing; the texts stay as far as they were written."""
@@ -157,6 +189,7 @@ class Maker:
         rng: random.Random,
         styles: Sequence[Style] = (),
         directions: Mapping[str, int] = MappingProxyType({}),
+        drafts: int = 1,
         shared: SharedPairs | None = None,
         repeats: Repeats | None = None,
         profile_of: Callable[[int], str] = lambda _user_id: "",
@@ -167,6 +200,8 @@ class Maker:
             styles: what pairs that differ are made in; with less than two there are none.
             directions: by style name, which of the engine's directions it is; styles are made
                 along these then, under e₀. Empty: by wishes in the prompt, under e_u.
+            drafts: of a personal response that is compared with another condition's, so many are
+                written and the one that suits best is taken, unless somebody is watching.
         """
         self._database = database
         self._engine = engine
@@ -175,6 +210,7 @@ class Maker:
         self._shares = shares
         self._styles = styles
         self._directions = directions
+        self._drafts = drafts
         self._shared = shared
         self._repeats = repeats
         self._clock = clock
@@ -193,17 +229,29 @@ class Maker:
         Raises:
             Unavailable: the engine is closed. ValueError: the prompt does not fit the model.
         """
-        plan = self._plan(user_id, prompt)
+        taste = self._taste(user_id)
+        plan = self._plan(user_id, prompt, taste)
         profile = self._profile_of(user_id)
+        sides = self._sides(plan, taste, shown=shown)
         requests = [
-            self._request(user_id, prompt, profile, condition=condition, style=style, seed=seed)
-            for condition, style, seed in zip(plan.conditions, plan.styles, plan.seeds, strict=True)
+            self._request(user_id, prompt, profile, condition=condition, draft=draft)
+            for condition, drafts in zip(plan.conditions, sides, strict=True)
+            for draft in drafts
         ]
         try:
             generation = self._engine.generate(requests, priority)
         except EngineClosed as error:
             raise _unavailable() from error
-        making = Making(user_id, prompt, plan, generation, shown=shown, profile=profile)
+        making = Making(
+            user_id,
+            prompt,
+            plan,
+            generation,
+            sides=sides,
+            taste=taste,
+            shown=shown,
+            profile=profile,
+        )
         with self._lock:
             self._under_way.setdefault(user_id, []).append(making)
             making.stored = self._waiters.submit(self._finish, user_id, making)
@@ -221,9 +269,8 @@ class Maker:
         with self._lock:
             seed = draw_seed(self._rng)
         condition = Condition(response.condition)
-        request = self._request(
-            user_id, prompt, response.profile, condition=condition, style=style, seed=seed
-        )
+        draft = Draft(style, seed)
+        request = self._request(user_id, prompt, response.profile, condition=condition, draft=draft)
         try:
             (made,) = self._engine.generate([request]).result(_AGAIN_TIMEOUT_S)
         except (EngineFailed, EngineClosed, TimeoutError) as error:
@@ -277,33 +324,52 @@ class Maker:
         profile: str,
         *,
         condition: Condition,
-        style: Style | None,
-        seed: int,
+        draft: Draft,
     ) -> GenerationRequest:
         messages = prompt.messages
         if condition is Condition.PERSONAL:
             messages = personal_messages(messages, profile)
         if not self._directions:
-            messages = in_style(messages, style)
+            messages = in_style(messages, draft.style)
         return GenerationRequest(
             messages=messages,
             condition=condition,
             user_id=user_id,
-            sampling=replace(self._sampling, seed=seed),
-            style=self._directions.get(style.name) if style is not None else None,
+            sampling=replace(self._sampling, seed=draft.seed),
+            style=self._directions.get(draft.style.name) if draft.style is not None else None,
         )
 
-    def _plan(self, user_id: int, prompt: PromptText) -> Plan:
+    def _taste(self, user_id: int) -> TasteModel:
+        if not self._styles and self._drafts < 2:
+            return STRANGER
+        with self._database.read() as session:
+            return taste_of(session, user_id)
+
+    def _sides(
+        self, plan: Plan, taste: TasteModel, *, shown: bool
+    ) -> tuple[tuple[Draft, ...], tuple[Draft, ...]]:
+        """The drafts of both sides; more than one only where there is a taste to choose by."""
+        ranked = plan.purpose != "learn" and not shown and taste.choices > 0
+        along = self._styles if self._directions else ()
+        a, b = (
+            draw_drafts(
+                self._drafts if ranked and condition is Condition.PERSONAL else 1,
+                seed,
+                style,
+                along,
+                taste,
+            )
+            for condition, seed, style in zip(plan.conditions, plan.seeds, plan.styles, strict=True)
+        )
+        return a, b
+
+    def _plan(self, user_id: int, prompt: PromptText, taste: TasteModel) -> Plan:
         if self._shared is not None and not prompt.own and self._shared.begins(user_id):
             with self._lock:
                 return draw_shared_plan(self._rng, self._styles)
-        records = {}
-        if self._styles:
-            with self._database.read() as session:
-                records = records_of(session, user_id)
         styled = Condition.GENERIC if self._directions else Condition.PERSONAL
         with self._lock:
-            return draw_plan(self._rng, self._shares, self._styles, records, styled=styled)
+            return draw_plan(self._rng, self._shares, self._styles, taste, styled=styled)
 
     def _finish(self, user_id: int, making: Making) -> int:
         try:
@@ -339,18 +405,17 @@ class Maker:
             )
             session.add(comparison)
             session.flush()
-            plan = making.plan
-            rows = zip("AB", plan.conditions, plan.seeds, plan.styles, responses, strict=True)
-            for side, condition, seed, style, made in rows:
-                row = self._row(comparison.id, side, condition, seed, made)
-                row.style = style.name if style is not None else None
+            sides = zip("AB", making.plan.conditions, making.chosen(responses), strict=True)
+            for side, condition, written in sides:
+                row = self._row(comparison.id, side, condition, written)
                 row.profile = profile if condition is Condition.PERSONAL else ""
                 session.add(row)
         return comparison.id
 
     def _row(
-        self, comparison_id: int, side: str, condition: Condition, seed: int, made: Generated
+        self, comparison_id: int, side: str, condition: Condition, written: Written
     ) -> Response:
+        made, style = written.made, written.draft.style
         return Response(
             comparison_id=comparison_id,
             side=side,
@@ -359,7 +424,9 @@ class Maker:
             text=made.text,
             token_ids=list(made.token_ids),
             ended=made.ended,
-            seed=seed,
+            seed=written.draft.seed,
+            style=style.name if style is not None else None,
+            drafts=written.drafts,
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             max_new_tokens=self._sampling.max_new_tokens,

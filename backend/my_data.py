@@ -205,8 +205,8 @@ def _scores(_session: Session, rows: Sequence[PrequentialScore]) -> list[Record]
             "personal_nats": row.personal_nats,
             "generic_nats": row.generic_nats,
             "wrong_nats": row.wrong_nats,
-            "personal_record_nats": row.personal_record_nats,
-            "wrong_record_nats": row.wrong_record_nats,
+            "personal_taste_nats": row.personal_taste_nats,
+            "wrong_taste_nats": row.wrong_taste_nats,
             "scored_at": row.scored_at,
         }
         for row in rows

@@ -6,11 +6,12 @@ Knows nothing of users, texts and databases.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.engines.base import Condition
-from backend.styles import Record, Style, draw_styles
+from backend.styles import Style, draw_styles
+from backend.taste_model import STRANGER, TasteModel
 
 _MAX_SEED = 2**63 - 1
 
@@ -52,7 +53,7 @@ def draw_plan(
     rng: random.Random,
     shares: Shares,
     styles: Sequence[Style] = (),
-    records: Mapping[str, Record] | None = None,
+    taste: TasteModel = STRANGER,
     *,
     styled: Condition = Condition.PERSONAL,
 ) -> Plan:
@@ -73,7 +74,7 @@ def draw_plan(
         conditions = (other, Condition.PERSONAL)
     drawn: tuple[Style | None, Style | None] = (None, None)
     if purpose == "learn" and len(styles) > 1 and rng.random() < shares.varied:
-        liked, other_liked = draw_styles(styles, records or {}, rng)
+        liked, other_liked = draw_styles(styles, taste, rng)
         drawn = (liked, other_liked) if rng.random() < 0.5 else (other_liked, liked)
         conditions = (styled, styled)
     seeds = (draw_seed(rng), draw_seed(rng))

@@ -5,10 +5,10 @@ For a choice with a pair, the margin of arXiv 2402.05133, in nats,
     h = [log π(y⁺) - log π(y⁻)] - [log π_ref(y⁺) - log π_ref(y⁻)]
 
 under the user's own vector, the generic one and that of another user drawn at random (the wrong
-user's, which should do worse). Where the two responses were made in two styles and the user model
-counts them, what the records of earlier choices said is stored beside the margins. Rounds take
-scored pairs only (`Training`), so a score always comes before learning. No database transaction is
-open while the model works. Several processes may score at once: the first row stands.
+user's, which should do worse). What taste models made from earlier choices said, the user's and
+that other user's, is stored beside the margins. Rounds take scored pairs only (`Training`), so a
+score always comes before learning. No database transaction is open while the model works. Several
+processes may score at once: the first row stands.
 
 Knows nothing of rounds and pages.
 """
@@ -30,8 +30,8 @@ from backend import round_input
 from backend.engines.base import Condition, Engine, EngineClosed, EngineFailed
 from backend.errors import Unavailable
 from backend.evidence import vector_holders
-from backend.style_choices import records_of
-from backend.styles import log_odds
+from backend.taste_model import STRANGER, TasteModel
+from backend.user_tastes import taste_of
 from db.models import PrequentialScore
 from db.queries import evidence as queries
 from db.session import Database
@@ -50,8 +50,8 @@ class Margins:
     Attributes:
         reference: log π_ref of the chosen and the rejected response.
         wrong, wrong_user_id: None while no other user has a vector.
-        personal_record, wrong_record: log-odds by a record of styles, nats; None where there is
-            none, or the responses were not made in two styles.
+        personal_taste, wrong_taste: log-odds by what both had chosen before, nats; None where
+            that was nothing.
     """
 
     version_id: int
@@ -60,8 +60,8 @@ class Margins:
     generic: float
     wrong: float | None
     wrong_user_id: int | None
-    personal_record: float | None = None
-    wrong_record: float | None = None
+    personal_taste: float | None = None
+    wrong_taste: float | None = None
 
 
 class Scorer:
@@ -73,15 +73,10 @@ class Scorer:
         engine: Engine,
         *,
         clock: Callable[[], datetime],
-        records: bool = False,
     ) -> None:
-        """Args:
-        records: users have records of styles, as with the styled user model.
-        """
         self._database = database
         self._engine = engine
         self._clock = clock
-        self._records = records
         self._closing = threading.Event()
         self._failures: Counter[int] = Counter()
         self._given_up: set[int] = set()
@@ -136,7 +131,7 @@ class Scorer:
             with self._database.read() as session:
                 profile = queries.served_profile(session, wrong_id)
             wrong = self._personal(pair, reference, wrong_id, profile)
-        personal_record, wrong_record = self._said_by_records(pair, wrong_id)
+        personal_taste, wrong_taste = self._said_by_choices(pair, wrong_id)
         if self._engine.live_version != live:
             return None
         return Margins(
@@ -146,25 +141,23 @@ class Scorer:
             generic=generic,
             wrong=wrong,
             wrong_user_id=wrong_id,
-            personal_record=personal_record,
-            wrong_record=wrong_record,
+            personal_taste=personal_taste,
+            wrong_taste=wrong_taste,
         )
 
-    def _said_by_records(
+    def _said_by_choices(
         self, pair: PreferencePair, wrong_id: int | None
     ) -> tuple[float | None, float | None]:
-        """What this user's record and the other's said, from choices before this one alone."""
-        if not self._records:
-            return None, None
+        """What this user's choices before this one said of it, and the other user's."""
         with self._database.read() as session:
-            styles = queries.styles_of(session, pair.user_id, pair.pair_id)
-            if styles is None:
+            texts = queries.texts_of(session, pair.pair_id)
+            if texts is None:
                 return None, None
-            mine = records_of(session, pair.user_id, before=pair.pair_id)
-            theirs = None
+            mine = taste_of(session, pair.user_id, before=pair.pair_id)
+            theirs = STRANGER
             if wrong_id is not None:
-                theirs = records_of(session, wrong_id, before=pair.pair_id)
-        return log_odds(mine, *styles), None if theirs is None else log_odds(theirs, *styles)
+                theirs = taste_of(session, wrong_id, before=pair.pair_id)
+        return _said(mine, texts), _said(theirs, texts)
 
     def _reference(self, pair: PreferencePair) -> tuple[float, float]:
         chosen, rejected = pair.chosen.reference_logp_nats, pair.rejected.reference_logp_nats
@@ -226,8 +219,8 @@ class Scorer:
                         generic_nats=margins.generic,
                         wrong_nats=margins.wrong,
                         wrong_user_id=margins.wrong_user_id,
-                        personal_record_nats=margins.personal_record,
-                        wrong_record_nats=margins.wrong_record,
+                        personal_taste_nats=margins.personal_taste,
+                        wrong_taste_nats=margins.wrong_taste,
                         scored_at=self._clock(),
                     )
                 )
@@ -242,3 +235,7 @@ def wrong_user(choice_id: int, user_id: int, holders: Collection[int]) -> int | 
     """Somebody else with a vector, the same whenever this choice is asked about; None if nobody."""
     others = sorted(set(holders) - {user_id})
     return random.Random(choice_id).choice(others) if others else None  # noqa: S311 — no secret
+
+
+def _said(taste: TasteModel, texts: tuple[str, str]) -> float | None:
+    return round(taste.log_odds(*texts), 3) if taste.choices else None

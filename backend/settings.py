@@ -101,6 +101,13 @@ class Settings(BaseModel):
         description="Share of the other pairs whose sides are made in two styles; unless set, 0, "
         "and 0.6 with the styled user model, which learns from them.",
     )
+    drafts: int = Field(
+        6,
+        ge=1,
+        le=32,
+        description="Personal responses that are compared with others are the best of so many, by "
+        "what the user's choices say, where nobody watches them being written; 1 turns that off.",
+    )
     repeat_share: float = Field(
         0.05,
         ge=0,
@@ -138,7 +145,7 @@ class Settings(BaseModel):
     user_model: Literal["individual", "cluster", "styled"] = Field(
         "individual",
         description="How a user becomes a vector: one of their own, a mixture of shared ones, or "
-        "styles mixed by how often the user preferred them (a model's style directions are made "
+        "styles mixed by what the user's choices say (a model's style directions are made "
         "once, with `python -m backend.direction_command`). Fixed once there are versions.",
     )
     clusters: int = Field(

@@ -19,7 +19,7 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend import round_input, selection, style_choices
+from backend import round_input, selection, user_tastes
 from backend.errors import Conflict
 from backend.lease import Lease
 from backend.round_input import RoundInput, RoundLimits
@@ -35,7 +35,7 @@ from trainer.types import (
     RoundKind,
     RoundRequest,
     RoundResult,
-    StyleRecord,
+    StyleShares,
 )
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Training:
             max_wait: a round is due with fewer choices once the oldest has waited so long.
             score_wait: how long a pair waits for its prequential score; 0 where nothing scores.
             fast_choices: a new user's vector is trained alone after so many choices; 0 is never.
-            styles: whose records the styled user model is told; not needed by others.
+            styles: whose shares the styled user model is told; not needed by others.
         """
         self._database = database
         self._trainer = trainer
@@ -231,7 +231,7 @@ class Training:
                 output=str(self._versions.path_of(artifact).absolute()),
                 config=config,
                 kind=kind,
-                style_records=self._style_records(session, gathered),
+                style_shares=self._style_shares(session, gathered),
             )
 
     def _gather(self, session: Session, round_id: int, users: tuple[int, ...]) -> RoundInput:
@@ -250,12 +250,12 @@ class Training:
             session, self._identity, self._limits, probe_prompts, rng, unscored_until=until
         )
 
-    def _style_records(self, session: Session, gathered: RoundInput) -> dict[int, StyleRecord]:
+    def _style_shares(self, session: Session, gathered: RoundInput) -> dict[int, StyleShares]:
         if self._config.user_model != "styled":
             return {}
         learning = {pair.user_id for pair in gathered.pairs}
         until = self._unscored_until()
-        return style_choices.records_for_round(session, self._styles, learning, until)
+        return user_tastes.shares_for_round(session, self._styles, learning, until)
 
     def _reporter(self, round_id: int) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

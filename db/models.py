@@ -214,6 +214,7 @@ class Response(Base):
     side: Mapped[str] = mapped_column(String(1))
     condition: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=1)  # more: it was empty and written again
+    drafts: Mapped[int] = mapped_column(default=1)  # it is the one of so many that suited best
     style: Mapped[str | None] = mapped_column(String(32))  # the example it was made after
     profile: Mapped[str] = mapped_column(Text, default="")  # the user's, as it stood in the prompt
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
@@ -265,8 +266,8 @@ class PrequentialScore(Base):
     """One choice, scored by the live version before any round trained on it.
 
     A margin is h of arXiv 2402.05133: how much further, in nats, the chosen response has moved away
-    from the base model than the rejected one; above 0 the choice was foreseen. Of responses in two
-    styles the record of earlier choices may say more: its log-odds then stand for the margin
+    from the base model than the rejected one; above 0 the choice was foreseen. A taste model made
+    from earlier choices says more: where there is one, its log-odds stand for the margin
     (`personal_forecast`, `wrong_forecast`). One row per choice.
     """
 
@@ -279,9 +280,9 @@ class PrequentialScore(Base):
     personal_nats: Mapped[float]
     generic_nats: Mapped[float]
     wrong_nats: Mapped[float | None]  # under another user's vector; None while there is none
-    # What a record of styles said, the user's own and the other user's; None without such records.
-    personal_record_nats: Mapped[float | None]
-    wrong_record_nats: Mapped[float | None]
+    # What earlier choices said, the user's own and the other user's; None where there were none.
+    personal_taste_nats: Mapped[float | None]
+    wrong_taste_nats: Mapped[float | None]
     wrong_user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
     scored_at: Mapped[datetime]
 

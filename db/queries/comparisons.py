@@ -13,6 +13,7 @@ from db.models import Choice, Comparison, Prompt, Response, UnwantedPrompt
 
 # Verdicts that count as a choice; `skip` says nothing, `withdrawn` takes one back.
 COUNTED = ("a", "b", "tie", "both_bad")
+_NEWEST = 500  # choices that a taste is read from; tastes change, and reading takes time
 
 
 @cache
@@ -171,18 +172,21 @@ def shared_comparison(session: Session, user_id: int, version_id: int) -> Compar
     return session.scalars(_whole(oldest)).first()
 
 
-def style_choices(
+def judged_texts(
     session: Session, user_id: int, *further: ColumnElement[bool]
 ) -> list[tuple[str, str]]:
-    """(style preferred, style passed over) of this user's standing choices between two styles.
+    """(text preferred, text passed over) of this user's newest standing choices, oldest first.
+
+    Blind pairs and repeats are left out: nothing learns from them.
 
     Args:
         further: conditions on the choice.
     """
     preferred, other = aliased(Response), aliased(Response)
     statement = (
-        select(preferred.style, other.style)
+        select(preferred.text, other.text)
         .select_from(Choice)
+        .join(Comparison, Comparison.id == Choice.comparison_id)
         .join(
             preferred,
             and_(
@@ -197,14 +201,15 @@ def style_choices(
         .where(
             Choice.user_id == user_id,
             Choice.verdict.in_(("a", "b")),
-            preferred.style.is_not(None),
-            other.style.is_not(None),
+            Comparison.purpose != "blind",
             ~repeated(),
             effective(),
             *further,
         )
+        .order_by(Choice.id.desc())
+        .limit(_NEWEST)
     )
-    return [(won, lost) for won, lost in session.execute(statement) if won and lost]
+    return [(mine, passed) for mine, passed in session.execute(statement)][::-1]
 
 
 def made_before(choice_id: int) -> ColumnElement[bool]:

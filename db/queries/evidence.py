@@ -33,7 +33,7 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective, repeated, style_choices
+from db.queries.comparisons import COUNTED, effective, repeated
 from db.queries.rounds import consumed, scored, trained_on
 
 PAIR_VERDICTS = ("a", "b")
@@ -135,10 +135,15 @@ def served_profile(session: Session, user_id: int) -> str:
     return session.scalar(statement) or ""
 
 
-def styles_of(session: Session, user_id: int, choice_id: int) -> tuple[str, str] | None:
-    """(style preferred, style passed over) of this choice; None unless both were made in one."""
-    judged = style_choices(session, user_id, Choice.id == choice_id)
-    return judged[0] if judged else None
+def texts_of(session: Session, choice_id: int) -> tuple[str, str] | None:
+    """(text preferred, text passed over) of this choice; None where it is gone or has no pair."""
+    statement = (
+        select(Choice.verdict, Response.side, Response.text)
+        .join(Response, Response.comparison_id == Choice.comparison_id)
+        .where(Choice.id == choice_id, Choice.verdict.in_(PAIR_VERDICTS))
+    )
+    texts = {side.lower() == verdict: text for verdict, side, text in session.execute(statement)}
+    return (texts[True], texts[False]) if len(texts) == 2 else None
 
 
 def lineage(session: Session) -> Sequence[tuple[int, int | None, int | None]]:
@@ -294,17 +299,17 @@ def _score_counts(
 
 
 def personal_forecast() -> ColumnElement[Any]:
-    """What was expected of a choice, nats: by the user's record of styles, else by the margin."""
-    return _said(PrequentialScore.personal_record_nats, PrequentialScore.personal_nats)
+    """What was expected of a choice, nats: by the user's earlier choices, else by the margin."""
+    return _said(PrequentialScore.personal_taste_nats, PrequentialScore.personal_nats)
 
 
 def wrong_forecast() -> ColumnElement[Any]:
-    """The same by the other user's record and vector."""
-    return _said(PrequentialScore.wrong_record_nats, PrequentialScore.wrong_nats)
+    """The same by the other user's choices and vector."""
+    return _said(PrequentialScore.wrong_taste_nats, PrequentialScore.wrong_nats)
 
 
-def _said(record: ColumnElement[Any] | Any, margin: ColumnElement[Any] | Any) -> ColumnElement[Any]:
-    return func.coalesce(func.nullif(record, 0), margin)
+def _said(taste: ColumnElement[Any] | Any, margin: ColumnElement[Any] | Any) -> ColumnElement[Any]:
+    return func.coalesce(func.nullif(taste, 0), margin)
 
 
 def _signs(margin: ColumnElement[Any] | Any) -> tuple[ColumnElement[Any], ...]:

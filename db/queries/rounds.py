@@ -20,7 +20,7 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective, repeated, style_choices
+from db.queries.comparisons import COUNTED, effective, judged_texts, repeated
 
 _CONSUMING = ("new", "held_out", "no_pair")
 
@@ -129,15 +129,15 @@ def replayable_choices(session: Session, limit: int) -> Sequence[Choice]:
     return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
 
 
-def usable_style_choices(
+def usable_judged_texts(
     session: Session, user_id: int, unscored_until: datetime
 ) -> list[tuple[str, str]]:
-    """(style preferred, style passed over) of the user's choices that a round may learn from.
+    """(text preferred, text passed over) of the user's choices that a round may learn from.
 
     Args:
         unscored_until: leave out those chosen later that have no prequential score yet.
     """
-    return style_choices(session, user_id, or_(consumed(), _may_be_used(unscored_until)))
+    return judged_texts(session, user_id, or_(consumed(), _may_be_used(unscored_until)))
 
 
 def _effective_pairs() -> Select[Choice]:

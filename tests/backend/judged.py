@@ -136,8 +136,8 @@ class Judged:
             generic_nats=generic,
             wrong_nats=wrong,
             wrong_user_id=None,
-            personal_record_nats=records[0],
-            wrong_record_nats=records[1],
+            personal_taste_nats=records[0],
+            wrong_taste_nats=records[1],
             scored_at=self.clock(),
         )
         with self.database.write() as session:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from backend.style_choices import records_for_round, records_of
 from sqlalchemy import select, update
 
 from backend.comparison_views import ComparisonView
@@ -20,7 +21,6 @@ from backend.lease import Lease
 from backend.plans import Shares
 from backend.prequential import Scorer
 from backend.round_input import RoundLimits
-from backend.style_choices import records_for_round, records_of
 from backend.styles import Record, load_styles, with_directions
 from backend.training import Training
 from db.models import Comparison, PrequentialScore, Response
@@ -190,7 +190,7 @@ def test_a_choice_is_foreseen_by_the_record_of_earlier_ones_alone(house: House) 
     Scorer(house.database, house.engine, clock=house.clock, records=True).run()
     with house.database.read() as session:
         rows = session.scalars(select(PrequentialScore).order_by(PrequentialScore.choice_id))
-        said = [(row.user_id, row.personal_record_nats) for row in rows]
+        said = [(row.user_id, row.personal_taste_nats) for row in rows]
     once, twice = math.log(2), math.log(3)
     assert said == [
         (mia, 0.0),
@@ -207,7 +207,7 @@ def test_without_records_only_margins_foresee(house: House) -> None:
     Scorer(house.database, house.engine, clock=house.clock).run()
     with house.database.read() as session:
         (row,) = session.scalars(select(PrequentialScore))
-    assert (row.personal_record_nats, row.wrong_record_nats) == (None, None)
+    assert (row.personal_taste_nats, row.wrong_taste_nats) == (None, None)
 
 
 @pytest.mark.parametrize("user_model", ["styled", "individual", "cluster"])
