@@ -34,7 +34,8 @@ _NOTES = """\
 - `matmul_flops_vs_authors_scheme`: operations in the matrix products of both (their attention not
   counted): the ratio to expect where the processor does nothing but multiply.
 - `loss_abs_diff`, `grad_rel_diff`: ours against the authors' scheme, both in fp32.
-  `grad_rel_rounding_…`: each in bfloat16 against that, where the machine takes bfloat16.
+  `grad_rel_rounding_…`: each in bfloat16 against that, where the machine takes bfloat16, without
+  the penalty, which has a kink.
 - `fraction_of_matmul_peak`: operations per second of our step's matrix products, over those of a
   1024 × 1024 product (on a GPU 8192 × 8192) in the same run.
 - `peak_rss_mb`, on a GPU `peak_memory_mb`: of steps of ours alone, base model included.

@@ -66,15 +66,15 @@ class _Tree(torch.autograd.Function):
         kernels: Kernels,
     ) -> Tensor:
         made, sums = kernels.tree(query, key, value, plan, scale)
-        ctx.save_for_backward(query, key, value, made, sums)
+        ctx.save_for_backward(query, key, value, sums)
         ctx.with_it = kernels, plan, scale
         return made
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *made = ctx.saved_tensors
+        query, key, value, sums = ctx.saved_tensors
         kernels, plan, scale = ctx.with_it
-        slopes = kernels.tree_back(grad, (query, key, value), tuple(made), plan, scale)
+        slopes = kernels.tree_back(grad, (query, key, value), sums, plan, scale)
         return *slopes, None, None, None
 
 

@@ -124,19 +124,18 @@ class Kernels:
         self,
         grad: Tensor,
         of: tuple[Tensor, Tensor, Tensor],
-        made: tuple[Tensor, Tensor],
+        sums: Tensor,
         plan: Plan,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of query, key and value, `of` which `tree` made `made`, by its own."""
+        """The gradients of query, key and value by that of what `tree` made `of` them."""
         query, key, _ = of
         grad = grad.contiguous()
         d_query = query.new_empty(query.shape)
         slots = self._slots(query)
         d_both = torch.zeros(slots, 2, *key.shape, dtype=torch.float32)
         work = _Tree(
-            out=made[0].data_ptr(),
-            sums=made[1].data_ptr(),
+            sums=sums.data_ptr(),
             d_out=grad.data_ptr(),
             d_q=d_query.data_ptr(),
             d_kv=d_both.data_ptr(),

@@ -280,24 +280,26 @@ static void OF(forward_tile)(const OF(task) *a, long first, long last)
     }
 }
 
-/* Shares, and from their gradients those of scores. */
-static void OF(slope)(const OF(task) *a, long first, long last, long columns)
+/* Shares, and from their gradients those of scores. The mean of a row's gradients comes from these
+   themselves: with what was made, which is rounded, a share of nearly 1 would get a gradient of
+   that rounding, where it has hardly any. */
+static void OF(slope)(const OF(task) *a, long first, long columns, long rows)
 {
     const tree *t = a->t;
-    long each = t->heads / t->groups, rows = (last - first) * each, line = a->columns;
+    long each = t->heads / t->groups, line = a->columns;
     float scale = t->scale;
     for (long r = 0; r < rows; r++) {
-        long at = (first + r / each) * t->heads + a->group * each + r % each;
-        const T *made = (const T *)t->out + at * t->size, *d = (const T *)t->d_out + at * t->size;
-        float mean = 0;
+        float sums = t->sums[(first + r / each) * t->heads + a->group * each + r % each];
+        float *shares = a->scores + r * line, *slopes = a->slopes + r * line;
         vec means = all_of(0);
-        long i = 0;
-        for (; i + LANES <= t->size; i += LANES) means += OF(wide)(made + i) * OF(wide)(d + i);
-        for (; i < t->size; i++) mean += OF(number)(made[i]) * OF(number)(d[i]);
-        mean += total(means);
         for (long i = 0; i < columns; i += LANES) {
-            vec share = exponential(wide_f32(a->scores + r * line + i) * scale - t->sums[at]);
-            vec slope = wide_f32(a->slopes + r * line + i) - mean;
+            vec share = exponential(wide_f32(shares + i) * scale - sums);
+            means += share * wide_f32(slopes + i);
+            write_f32(shares + i, share);
+        }
+        float mean = total(means);
+        for (long i = 0; i < columns; i += LANES) {
+            vec share = wide_f32(shares + i), slope = wide_f32(slopes + i) - mean;
             OF(write)(a->shares + r * line + i, share);
             OF(write)(a->falls + r * line + i, share * slope * scale);
         }
@@ -314,7 +316,7 @@ static void OF(backward_tile)(const OF(task) *a, long first, long last)
     OF(pick)(a, t->d_out, t->heads * size, size, first, last, a->others);
     OF(product)(rows, columns, a->deep, (word *)a->others, a->deep, 1, a->values_across, a->columns,
                 a->slopes, a->columns, 0);
-    OF(slope)(a, first, last, columns);
+    OF(slope)(a, first, columns, rows);
     OF(put_beside)(a->shares, rows, a->columns, columns, a->shares_beside, a->columns);
     OF(put_beside)(a->others, rows, line, size, a->rows_beside, a->wide);
     OF(product)(keys, a->wide, words, a->shares_beside, 1, a->columns, a->rows_beside, a->wide,
