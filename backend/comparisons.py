@@ -176,6 +176,7 @@ class Desk(Choosing):
             response.text, response.token_ids = made.text, list(made.token_ids)
             response.ended, response.seconds, response.seed = made.ended, made.seconds, seed
             response.attempts += 1
+            response.drafts = 1
             return view_of(comparison)
 
     def _empty(

@@ -390,7 +390,8 @@ class Maker:
 
     def _store(self, user_id: int, making: Making, responses: Sequence[Generated]) -> int:
         now = self._clock()
-        cut = making.stopped and not all(made.ended for made in responses)
+        sides = making.chosen(responses)
+        cut = making.stopped and not all(written.made.ended for written in sides)
         # What was erased while the responses were written is not recorded any more.
         profile = making.profile if self._profile_of(user_id) else ""
         with self._database.write() as session:
@@ -405,8 +406,7 @@ class Maker:
             )
             session.add(comparison)
             session.flush()
-            sides = zip("AB", making.plan.conditions, making.chosen(responses), strict=True)
-            for side, condition, written in sides:
+            for side, condition, written in zip("AB", making.plan.conditions, sides, strict=True):
                 row = self._row(comparison.id, side, condition, written)
                 row.profile = profile if condition is Condition.PERSONAL else ""
                 session.add(row)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from backend.style_choices import records_of
 from safetensors.torch import load_file
 from sqlalchemy import select
 from transformers import AutoConfig
 
 from backend.prequential import Scorer
-from backend.style_choices import records_of
 from backend.styles import load_styles, with_directions
 from db.models import Version
 from tests.backend.house import CONFIG, House
