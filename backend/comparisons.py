@@ -22,7 +22,8 @@ from backend.comparison_views import (
 )
 from backend.engines.base import Priority
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.making import Maker, Making, PromptText
+from backend.making import Maker
+from backend.under_way import Making, PromptText
 from backend.wording import msg
 from db.models import Comparison, Prompt, Response
 from db.queries import comparisons as queries
