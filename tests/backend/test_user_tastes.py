@@ -15,6 +15,7 @@ from backend.user_tastes import taste_of
 from backend.versions import Versions
 from db.models import PrequentialScore
 from db.queries import comparisons as queries
+from db.queries import evidence as evidence_queries
 from db.session import Database
 from tests.backend.judged import Judged
 from tests.conftest import Clock
@@ -102,6 +103,16 @@ def test_only_the_newest_choices_count(judged: Judged, monkeypatch: pytest.Monke
     last = choose(judged, user, version, (LISTED, WARM))
     assert same(tastes(judged, user), (SHORT, LONG), (LISTED, WARM))
     assert same(tastes(judged, user, before=last), (LONG, SHORT), (SHORT, LONG))
+
+
+def test_the_texts_of_a_choice_preferred_first(judged: Judged) -> None:
+    user, version = judged.user("mia"), judged.version()
+    a = choose(judged, user, version, (SHORT, LONG), "a")
+    b = choose(judged, user, version, (SHORT, LONG), "b")
+    tie = choose(judged, user, version, (SHORT, LONG), "tie")
+    with judged.database.read() as session:
+        found = [evidence_queries.texts_of(session, choice) for choice in (a, b, tie, 1000)]
+    assert found == [(SHORT, LONG), (LONG, SHORT), None, None]
 
 
 @pytest.fixture
