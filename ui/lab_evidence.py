@@ -42,7 +42,7 @@ _BLIND = (
     "A fixed share of comparisons sets a personal response beside a generic one, sides at random, "
     "and nobody is told. The figure is the share that personal wins; a tie and “both bad” are half "
     "a win each and are listed as what they are. These pairs are never trained on. Left out are "
-    "comparisons made by a version in which the user had no vector yet: both were generic then. "
+    "comparisons made by a version in which the user had no vector yet. "
     "In brackets the 95% interval; it holds at every moment, however often one looks."
 )
 _PERSONAL = (
