@@ -82,7 +82,7 @@ class Figures:
     """All figures of one user, one version or one kind of user.
 
     Attributes:
-        personal, generic, wrong: share of choices with a margin above 0.
+        personal, generic, wrong: share of choices with a forecast above 0.
         matched: personal, of pairs whose responses are of one length only.
         blind: made when the user had a vector or a profile.
         without_vector: blind comparisons in which personal was generic: chance, not evidence.
