@@ -40,7 +40,7 @@ class Taste:
             by somebody else's.
         apart: of the choices where another side was ahead with the own taste than without it, those
             in which the own one was right.
-        blind: made when the user had a vector or a profile.
+        blind: made when the user had a vector, a profile or drafts to choose from.
         before: blind comparisons made before that; they say nothing.
         curve: from the first choice on; its last point is `personal` and `generic`.
     """
@@ -82,7 +82,7 @@ class Tastes:
         known, before = Blind(), Blind()
         for row in blind:
             result = Blind(**{row.verdict: row.count})
-            if row.profile or user_id in holders.get(row.version_id, ()):
+            if row.fitted or user_id in holders.get(row.version_id, ()):
                 known += result
             else:
                 before += result
