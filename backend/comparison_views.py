@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.making import Making
 from backend.prompts import messages_of
+from backend.under_way import Making
 from db.models import Comparison
 from trainer.types import Message
 

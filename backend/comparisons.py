@@ -22,7 +22,8 @@ from backend.comparison_views import (
 )
 from backend.engines.base import Priority
 from backend.errors import Conflict, InvalidInput, NotFound
-from backend.making import Maker, Making, PromptText
+from backend.making import Maker
+from backend.under_way import Making, PromptText
 from backend.wording import msg
 from db.models import Comparison, Prompt, Response
 from db.queries import comparisons as queries
@@ -176,6 +177,7 @@ class Desk(Choosing):
             response.text, response.token_ids = made.text, list(made.token_ids)
             response.ended, response.seconds, response.seed = made.ended, made.seconds, seed
             response.attempts += 1
+            response.drafts = 1
             return view_of(comparison)
 
     def _empty(

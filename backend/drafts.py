@@ -56,11 +56,9 @@ def best_of(texts: Sequence[str], taste: TasteModel) -> int:
 
     The first one for a stranger; of empty ones only where there is nothing else.
     """
-    sound = [n for n, text in enumerate(texts) if text and repetition(text) <= _REPEATING]
-    if not taste.choices:
-        return sound[0] if sound else 0
-    among = sound or [n for n, text in enumerate(texts) if text] or [0]
-    return max(among, key=lambda n: taste.utility(texts[n]))
+    written = [n for n, text in enumerate(texts) if text]
+    among = [n for n in written if repetition(texts[n]) <= _REPEATING] or written or [0]
+    return max(among, key=lambda n: taste.utility(texts[n])) if taste.choices else among[0]
 
 
 def repetition(text: str) -> float:

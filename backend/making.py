@@ -2,174 +2,49 @@
 
 A comparison exists in the database only once both responses are complete; until then it lives here,
 so that a page that is reloaded finds the same responses still streaming.
-Knows nothing of choices.
+Knows of choices only the taste that they make.
 """
 
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 
-from backend.drafts import Draft, best_of, draw_drafts
+from backend.drafts import Draft, draw_drafts
 from backend.engines.base import (
     Condition,
     Engine,
     EngineClosed,
     EngineFailed,
     Generated,
-    Generation,
     GenerationRequest,
     Priority,
     Sampling,
 )
-from backend.errors import Conflict, Unavailable
+from backend.errors import Conflict
 from backend.plans import Plan, Shares, draw_plan, draw_seed, draw_shared_plan
 from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
 from backend.styles import Style, in_style
 from backend.taste_model import STRANGER, TasteModel
+from backend.under_way import Making, PromptText, Written, unavailable
 from backend.user_tastes import taste_of
 from backend.wording import msg
 from db.models import Comparison, Response
 from db.queries import desk as desk_queries
 from db.session import Database
 from trainer.prompting import personal_messages
-from trainer.types import Message
 
-_KEY_BITS = 48  # travels through the browser, whose numbers are exact up to 53 bits
 _REMEMBERED = 256  # comparisons just made, for clicks that were on their way meanwhile
 _USUAL_OF = 20
 _AGAIN_TIMEOUT_S = 600.0
 _MOVED_ON = msg("The model has learnt since this pair was made. Please skip it.")
-
-
-@dataclass(frozen=True, slots=True)
-class PromptText:
-    """The prompt a comparison is made for.
-
-    Attributes:
-        own: the user's own words.
-        earlier: the turns before it; `continues_id` is the comparison they come from.
-    """
-
-    prompt_id: int
-    text: str
-    topic: str
-    own: bool
-    earlier: tuple[Message, ...] = ()
-    continues_id: int | None = None
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The whole conversation, ready for a response to follow."""
-        return (*self.earlier, Message(role="user", content=self.text))
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One side as it is stored: the draft it is, and of how many."""
-
-    made: Generated
-    draft: Draft
-    drafts: int
-
-
-class Making:
-    """One comparison on its way to the database.
-
-    Where a side has several drafts, nobody sees them grow: its text is there once one is chosen.
-
-    Attributes:
-        key: names it while it has no id yet; drawn at random, so that none is reused after a
-            restart.
-        latest: the texts somebody has seen so far.
-        seen_at: since when somebody watches.
-        stopped: the user ended the writing.
-        judged: the user chose before the end; whoever watches shall show it no more.
-    """
-
-    stored: Future[int]  # the comparison's id, once it is in the database
-
-    def __init__(
-        self,
-        user_id: int,
-        prompt: PromptText,
-        plan: Plan,
-        generation: Generation,
-        *,
-        sides: tuple[tuple[Draft, ...], tuple[Draft, ...]],
-        taste: TasteModel,
-        shown: bool,
-        profile: str,
-    ) -> None:
-        self.user_id = user_id
-        self.key = secrets.randbits(_KEY_BITS)
-        self.prompt = prompt
-        self.plan = plan
-        self.profile = profile  # the user's, as it stands in the personal prompts
-        self.generation = generation
-        self._sides = sides
-        self._taste = taste
-        self.shown = shown
-        self.latest = ("", "")
-        self.seen_at: datetime | None = None
-        self.stopped = False
-        self.judged = False
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        """Texts of sides A and B as they grow.
-
-        Raises:
-            Unavailable: the model failed or was stopped.
-        """
-        try:
-            if all(len(drafts) == 1 for drafts in self._sides):
-                for texts in self.generation.stream():
-                    self.latest = texts[0], texts[1]
-                    yield self.latest
-            else:
-                a, b = self.chosen(self.generation.result())
-                self.latest = a.made.text, b.made.text
-                yield self.latest
-        except (EngineFailed, EngineClosed) as error:
-            raise _unavailable() from error
-
-    def chosen(self, made: Sequence[Generated]) -> tuple[Written, Written]:
-        """The best draft of each side, from all that was made, side A's drafts first."""
-        best = []
-        for drafts in self._sides:
-            mine, made = made[: len(drafts)], made[len(drafts) :]
-            nth = best_of([one.text for one in mine], self._taste)
-            best.append(Written(mine[nth], drafts[nth], len(drafts)))
-        a, b = best
-        return a, b
-
-    def stop(self) -> None:
-        """End the writing; the texts stay as far as they were written."""
-        self.stopped = True
-        self.generation.cancel()
-
-    def comparison_id(self, timeout_s: float) -> int:
-        """Wait until it is stored.
-
-        Raises:
-            Unavailable: the model or the database failed, or it took too long.
-        """
-        try:
-            return self.stored.result(timeout_s)
-        except (EngineFailed, EngineClosed, TimeoutError) as error:
-            raise _unavailable() from error
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable(msg("The model could not answer just now. Please try again."))
 
 
 class Maker:
@@ -241,7 +116,7 @@ class Maker:
         try:
             generation = self._engine.generate(requests, priority)
         except EngineClosed as error:
-            raise _unavailable() from error
+            raise unavailable() from error
         making = Making(
             user_id,
             prompt,
@@ -274,7 +149,7 @@ class Maker:
         try:
             (made,) = self._engine.generate([request]).result(_AGAIN_TIMEOUT_S)
         except (EngineFailed, EngineClosed, TimeoutError) as error:
-            raise _unavailable() from error
+            raise unavailable() from error
         if made.version_id != response.version_id:
             raise Conflict(_MOVED_ON)
         return made, seed
@@ -390,7 +265,8 @@ class Maker:
 
     def _store(self, user_id: int, making: Making, responses: Sequence[Generated]) -> int:
         now = self._clock()
-        cut = making.stopped and not all(made.ended for made in responses)
+        sides = making.chosen(responses)
+        cut = making.stopped and not all(written.made.ended for written in sides)
         # What was erased while the responses were written is not recorded any more.
         profile = making.profile if self._profile_of(user_id) else ""
         with self._database.write() as session:
@@ -405,8 +281,7 @@ class Maker:
             )
             session.add(comparison)
             session.flush()
-            sides = zip("AB", making.plan.conditions, making.chosen(responses), strict=True)
-            for side, condition, written in sides:
+            for side, condition, written in zip("AB", making.plan.conditions, sides, strict=True):
                 row = self._row(comparison.id, side, condition, written)
                 row.profile = profile if condition is Condition.PERSONAL else ""
                 session.add(row)

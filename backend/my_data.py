@@ -167,6 +167,7 @@ def _response(row: Response, answered: bool) -> Record:
             "version": row.version_id,
             "ended": row.ended,
             "seed": row.seed,
+            "drafts": row.drafts,
             "temperature": row.temperature,
             "top_p": row.top_p,
             "max_new_tokens": row.max_new_tokens,

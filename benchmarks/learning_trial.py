@@ -315,12 +315,12 @@ class Trial:
         return {writer: best, f"one draft {writer}": [group[0] for group in groups]}
 
     def _styles_alone(self) -> dict[str, Tensor | None]:
-        """Every user's vector without what P-DPO learnt: what counting styles does by itself."""
+        """Every user's vector without what P-DPO learnt: what shares of styles do by themselves."""
         kept = self._state.arms[PERSONAL].users
         if "directions" not in kept:
             return {}
-        counted = served_vectors({**kept, "offsets": torch.zeros_like(kept["offsets"])})
-        return {f"styles {user}": counted.vector(user) for user in self._users}
+        alone = served_vectors({**kept, "offsets": torch.zeros_like(kept["offsets"])})
+        return {f"styles {user}": alone.vector(user) for user in self._users}
 
     def _oldest_user(self) -> dict[str, float]:
         arm, rule = self._state.arms[PERSONAL], self._plan.rules[0]

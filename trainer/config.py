@@ -194,8 +194,8 @@ class TrainConfig:
 
 
 # What a user model learns best by, on top of `TrainConfig`'s defaults (RESULTS.md, dev/LOG.md).
-# Of the styled one only users' own numbers learn: choices say which styles are theirs by being
-# counted, and whatever is shared then stays as it was, so nobody is forgotten. The rate keeps an
+# Of the styled one only users' own numbers learn: which styles are theirs is inferred from their
+# choices, and whatever is shared then stays as it was, so nobody is forgotten. The rate keeps an
 # offset well below a direction (0.07 an element): at ten times the rate it undid the style.
 _RECIPES: dict[UserModelKind, dict[str, Any]] = {
     "styled": {

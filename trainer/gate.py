@@ -14,9 +14,9 @@ The rules, for figures of the round (candidate) and of the version it started fr
    that somebody's no longer end.
 4. The round's own pairs: under a user's own vector their mean DPO loss is at most
    `max_own_over_unlearnt_nats` above that under the same vector without what was learnt for this
-   user (e₀, and the styles counted), for each user with at least three of them and for all
+   user (e₀, and the styles mixed in), for each user with at least three of them and for all
    together. What suits a user worse than nothing, even on what it was learnt from, is somebody
-   else's. Counted styles are not learnt from likelihoods and are not judged by them here.
+   else's. Shares of styles are not learnt from likelihoods and are not judged by them here.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
    displacement), nor that of their end of turn more than `max_end_logp_drop_nats`.

@@ -2,7 +2,7 @@
 
     individual   e_u = e₀ + o_u, here
     cluster      e_u = softmax(w_u) · V, in `trainer.cluster_users`
-    styled       e_u = e₀ + Σ_k a_k(record_u) · d_k + o_u, in `trainer.styled_users`
+    styled       e_u = e₀ + Σ_k a_k(u) · d_k + o_u, in `trainer.styled_users`
 
 Knows nothing of optimizers, rounds, files or people; a user is an integer.
 """

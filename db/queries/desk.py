@@ -119,10 +119,17 @@ def accept_prompt(session: Session, user_id: int, prompt_id: int) -> None:
 
 
 def usual_seconds(session: Session, version_id: int, responses: int) -> float | None:
-    """How long this version's newest responses took on average; None before the first."""
+    """How long this version's newest responses took on average; None before the first.
+
+    Pairs with several drafts are left out: they take longer, and nobody waits for them.
+    """
+    drafted = aliased(Response)
+    with_drafts = exists().where(
+        drafted.comparison_id == Response.comparison_id, drafted.drafts > 1
+    )
     newest = (
         select(Response.seconds)
-        .where(Response.version_id == version_id)
+        .where(Response.version_id == version_id, ~with_drafts)
         .order_by(Response.id.desc())
         .limit(responses)
         .subquery()

@@ -66,24 +66,35 @@ class Judged:
         purpose: str = "learn",
         conditions: tuple[str, str] = ("personal", "personal"),
         tokens: tuple[Sequence[int], Sequence[int]] = ((5, 6, 7), (8, 9, 10)),
+        texts: tuple[str, str] = ("A", "B"),
+        repeats: int | None = None,
     ) -> int:
-        """Responses A and B with these token ids, shown to the user."""
+        """Responses A and B with these token ids and texts, shown to the user.
+
+        Args:
+            repeats: the comparison it is a repeat of.
+        """
         now = self.clock()
         with self.database.write() as session:
             prompt = Prompt(text="How are you?", topic="own", owner_id=user, created_at=now)
             _flushed(session, prompt)
             comparison = Comparison(
-                user_id=user, prompt_id=prompt.id, purpose=purpose, created_at=now, shown_at=now
+                user_id=user,
+                prompt_id=prompt.id,
+                purpose=purpose,
+                repeat_of_id=repeats,
+                created_at=now,
+                shown_at=now,
             )
             _flushed(session, comparison)
-            for side, condition, ids in zip("AB", conditions, tokens, strict=True):
+            for side, condition, ids, text in zip("AB", conditions, tokens, texts, strict=True):
                 session.add(
                     Response(
                         comparison_id=comparison.id,
                         side=side,
                         condition=condition,
                         version_id=version,
-                        text=side,
+                        text=text,
                         token_ids=list(ids),
                         ended=True,
                         seed=1,
@@ -117,12 +128,12 @@ class Judged:
         margins: tuple[float, float, float | None],
         *,
         nth: int = 0,
-        records: tuple[float | None, float | None] = (None, None),
+        tastes: tuple[float | None, float | None] = (None, None),
     ) -> None:
         """Margins: personal, generic, the wrong user's; in place of what a scorer has found.
 
         Args:
-            records: what the user's record of styles said, and the wrong user's.
+            tastes: what the user's earlier choices said, and the wrong user's.
         """
         personal, generic, wrong = margins
         with self.database.read() as session:
@@ -136,8 +147,8 @@ class Judged:
             generic_nats=generic,
             wrong_nats=wrong,
             wrong_user_id=None,
-            personal_taste_nats=records[0],
-            wrong_taste_nats=records[1],
+            personal_taste_nats=tastes[0],
+            wrong_taste_nats=tastes[1],
             scored_at=self.clock(),
         )
         with self.database.write() as session:

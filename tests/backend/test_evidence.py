@@ -58,13 +58,13 @@ def test_margins_above_zero_are_hits_and_zero_is_half_of_one(judged: Judged) -> 
     assert [(row.version_id, row.figures) for row in snapshot.versions] == [(version, figures)]
 
 
-def test_what_a_record_of_styles_said_stands_for_the_margin_where_it_said_anything(
+def test_what_earlier_choices_said_stands_for_the_margin_where_it_said_anything(
     judged: Judged,
 ) -> None:
     user, version = judged.user("mia"), judged.version()
-    for records in ((0.7, -0.7), (-0.7, 0.7), (0.0, 0.0), (None, None)):
+    for tastes in ((0.7, -0.7), (-0.7, 0.7), (0.0, 0.0), (None, None)):
         choice = judged.choice(user, judged.comparison(user, version), "a")
-        judged.score(choice, version, (1.0, 1.0, -1.0), records=records)
+        judged.score(choice, version, (1.0, 1.0, -1.0), tastes=tastes)
     figures = figures_of(read(judged), user)
     assert figures.personal == Figure(Tally(3, 0, 1))
     assert figures.generic == Figure(Tally(4, 0, 0))

@@ -65,6 +65,7 @@ def test_everything_is_in_it_and_nothing_of_others(judged: Judged) -> None:
     assert len(of(records, "own_prompt")) == len(of(records, "unwanted_prompt")) == 1
     (pair,) = of(records, "comparison")
     assert [response["condition"] for response in pair["responses"]] == ["generic", "personal"]
+    assert [response["drafts"] for response in pair["responses"]] == [1, 1]
     assert pair["purpose"] == "blind"
     assert [record["choice"] for record in of(records, "choice")] == [choice, changed]
     assert of(records, "choice")[0]["used_by"] == [{"round": 1, "use": "new", "ended": "promoted"}]

@@ -32,9 +32,15 @@ def test_the_styled_user_model_has_styles_to_learn_from_unless_told_otherwise() 
     assert load_settings({"ATTUNE_VARIED_SHARE": "0.3"}).resolved_varied_share == 0.3
 
 
+def test_drafts_can_be_turned_off() -> None:
+    assert load_settings({}).drafts > 1
+    assert load_settings({"ATTUNE_DRAFTS": "1"}).drafts == 1
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
+        ({"ATTUNE_DRAFTS": "0"}, "ATTUNE_DRAFTS='0'"),
         ({"ATTUNE_PROT": "1"}, "unknown setting ATTUNE_PROT; did you mean ATTUNE_PORT?"),
         ({"ATTUNE_PORT": "many"}, "ATTUNE_PORT='many'"),
         ({"ATTUNE_SIGNUP": "maybe"}, "ATTUNE_SIGNUP='maybe'"),

@@ -1,58 +1,36 @@
-"""The styled user model at work: pairs along directions, and the records a round is told."""
+"""The styled user model at work: pairs along directions, and the shares a round is told."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from backend.style_choices import records_for_round, records_of
 from sqlalchemy import select, update
 
 from backend.comparison_views import ComparisonView
-from backend.engines.base import Condition, GenerationRequest, Priority
-from backend.engines.echo import EchoEngine
-from backend.engines.generation import RunningGeneration
+from backend.engines.base import Condition
 from backend.lease import Lease
 from backend.plans import Shares
-from backend.prequential import Scorer
 from backend.round_input import RoundLimits
-from backend.styles import Record, load_styles, with_directions
+from backend.styles import load_styles, style_shares, with_directions
+from backend.taste_model import taste_from
 from backend.training import Training
-from db.models import Comparison, PrequentialScore, Response
+from backend.user_tastes import shares_for_round
+from db.models import Comparison, Response
 from db.session import Database
 from tests.backend.echo_house import House, comparison_id, judge, last, open_house
+from tests.backend.listening import Listening
 from tests.conftest import Clock
 from trainer.config import TrainConfig, UserModelKind
-from trainer.types import Progress, RoundFailed, RoundRequest, RoundResult, StyleRecord
+from trainer.types import Progress, RoundFailed, RoundRequest, RoundResult, StyleShares
 
 STYLES = load_styles()
 DIRECTIONS = {style.name: index for index, style in enumerate(with_directions(STYLES))}
-ORDER = ["as it comes", *DIRECTIONS]
-
-
-class Listening(EchoEngine):
-    """Keeps what it was asked; says nothing at all where `mute` says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[GenerationRequest] = []
-        self.mute = False
-
-    def generate(
-        self, requests: Sequence[GenerationRequest], priority: Priority = Priority.INTERACTIVE
-    ) -> RunningGeneration:
-        self.asked += requests
-        if self.mute:
-            requests = [
-                replace(request, sampling=replace(request.sampling, max_new_tokens=0))
-                for request in requests
-            ]
-        return super().generate(requests, priority)
+LISTED, PLAIN = "1. Sun: light.\n2. Air: scatters.", "Air scatters blue light, so it looks blue."
+SHORT, WARM = "Air does it.", "You and I, my friend, can see it together, my dear!"
 
 
 class Refusing:
@@ -93,6 +71,17 @@ def responses_of(house: House, view: ComparisonView) -> list[Response]:
     with house.database.read() as session:
         rows = select(Response).where(Response.comparison_id == comparison_id(view))
         return list(session.scalars(rows.order_by(Response.side)))
+
+
+def set_texts(house: House, view: ComparisonView, first: str, second: str) -> None:
+    """What the engine said, decided afterwards."""
+    with house.database.write() as session:
+        for side, text in (("A", first), ("B", second)):
+            session.execute(
+                update(Response)
+                .where(Response.comparison_id == comparison_id(view), Response.side == side)
+                .values(text=text)
+            )
 
 
 def set_styles(house: House, view: ComparisonView, first: str | None, second: str | None) -> None:
@@ -146,68 +135,34 @@ def test_a_style_that_is_gone_breaks_nothing(house: House, engine: Listening) ->
     house.desk.choose(user, comparison_id(view), "a")
     assert last(house.desk.stream(user)).prompt
     with house.database.read() as session:
-        assert records_of(session, user)["with examples"] == Record(won=1)
-        (record,) = records_for_round(session, STYLES, [user], house.clock()).values()
-    assert record == as_record(list=(0, 1))
+        (shares,) = shares_for_round(session, STYLES, [user], house.clock()).values()
+    assert len(shares) == len(DIRECTIONS)
 
 
-def as_record(**counts: tuple[int, int]) -> StyleRecord:
-    return tuple(counts.get(name.replace(" ", "_"), (0, 0)) for name in ORDER)
+def shares_after(*choices: tuple[str, str]) -> StyleShares:
+    return style_shares(STYLES, taste_from(choices))
 
 
 def test_a_round_is_told_what_its_users_prefer_and_nothing_unscored(house: House) -> None:
-    mia, ben = house.user("mia"), house.user("ben")
+    mia, ben, jo = house.user("mia"), house.user("ben"), house.user("jo")
 
     def prefers(user: int, liked: str, passed: str) -> None:
-        view = judge(house, user)
-        set_styles(house, view, liked, passed)
+        set_texts(house, judge(house, user), liked, passed)
 
-    prefers(mia, "list", "as it comes")
-    prefers(mia, "plain words", "list")
-    prefers(ben, "brief", "full")
+    prefers(mia, LISTED, PLAIN)
+    prefers(mia, LISTED, WARM)
+    prefers(ben, SHORT, WARM)
     until = house.clock()
-    prefers(mia, "warm", "list")
-    expected = as_record(list=(1, 1), as_it_comes=(0, 1), plain_words=(1, 0))
+    prefers(mia, WARM, LISTED)
+    known = shares_after((LISTED, PLAIN), (LISTED, WARM))
     with house.database.read() as session:
-        told = records_for_round(session, STYLES, [mia, ben, mia], until)
-        assert told == {mia: expected, ben: as_record(brief=(1, 0), full=(0, 1))}
-        later = records_for_round(session, STYLES, [mia], house.clock())
-    assert later[mia] == as_record(list=(1, 2), as_it_comes=(0, 1), plain_words=(1, 0), warm=(1, 0))
-
-
-def test_a_choice_is_foreseen_by_the_record_of_earlier_ones_alone(house: House) -> None:
-    mia, ben = house.user("mia"), house.user("ben")
-
-    def prefers(user: int, liked: str | None, passed: str | None) -> None:
-        view = judge(house, user)
-        set_styles(house, view, liked, passed)
-
-    prefers(mia, "list", "brief")
-    prefers(ben, "brief", "list")
-    prefers(mia, "list", "brief")
-    prefers(mia, "brief", "warm")
-    prefers(mia, None, None)  # made in no styles
-    Scorer(house.database, house.engine, clock=house.clock, records=True).run()
-    with house.database.read() as session:
-        rows = session.scalars(select(PrequentialScore).order_by(PrequentialScore.choice_id))
-        said = [(row.user_id, row.personal_taste_nats) for row in rows]
-    once, twice = math.log(2), math.log(3)
-    assert said == [
-        (mia, 0.0),
-        (ben, 0.0),
-        (mia, pytest.approx(2 * once)),
-        (mia, pytest.approx(-twice)),  # brief had lost twice
-        (mia, None),
-    ]
-
-
-def test_without_records_only_margins_foresee(house: House) -> None:
-    view = judge(house, house.user("mia"))
-    set_styles(house, view, "list", "brief")
-    Scorer(house.database, house.engine, clock=house.clock).run()
-    with house.database.read() as session:
-        (row,) = session.scalars(select(PrequentialScore))
-    assert (row.personal_taste_nats, row.wrong_taste_nats) == (None, None)
+        told = shares_for_round(session, STYLES, [mia, ben, mia, jo], until)
+        later = shares_for_round(session, STYLES, [mia], house.clock())
+    stranger = (0.0,) * len(DIRECTIONS)
+    assert told == {mia: known, ben: shares_after((SHORT, WARM)), jo: stranger}
+    assert max(known) == known[DIRECTIONS["list"]] > 0.3
+    assert later == {mia: shares_after((LISTED, PLAIN), (LISTED, WARM), (WARM, LISTED))}
+    assert later[mia] != known
 
 
 @pytest.mark.parametrize("user_model", ["styled", "individual", "cluster"])
@@ -215,8 +170,8 @@ def test_only_the_styled_model_is_told_and_only_of_users_who_learn(
     house: House, user_model: UserModelKind
 ) -> None:
     mia, ben = house.user("mia"), house.user("ben")
-    set_styles(house, judge(house, mia), "list", "brief")
-    set_styles(house, judge(house, ben), "warm", "brief")
+    set_texts(house, judge(house, mia), LISTED, PLAIN)
+    set_texts(house, judge(house, ben), WARM, PLAIN)
     with house.database.write() as session:  # his is held out: he does not learn
         session.execute(update(Comparison).where(Comparison.user_id == ben).values(purpose="blind"))
     trainer = Refusing()
@@ -241,5 +196,5 @@ def test_only_the_styled_model_is_told_and_only_of_users_who_learn(
     (request,) = trainer.requests
     assert {pair.user_id for pair in request.pairs} == {mia}
     assert len(request.held_out) == 1
-    told = {mia: as_record(list=(1, 0), brief=(0, 1))} if user_model == "styled" else {}
-    assert request.style_records == told
+    told = {mia: shares_after((LISTED, PLAIN))} if user_model == "styled" else {}
+    assert request.style_shares == told

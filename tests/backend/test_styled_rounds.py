@@ -12,8 +12,8 @@ from sqlalchemy import select
 from transformers import AutoConfig
 
 from backend.prequential import Scorer
-from backend.style_choices import records_of
-from backend.styles import load_styles, with_directions
+from backend.styles import load_styles, style_shares, with_directions
+from backend.user_tastes import taste_of
 from db.models import Version
 from tests.backend.house import CONFIG, House
 from trainer.artifacts import ADAPTER_WEIGHTS, USER_VECTORS
@@ -44,24 +44,21 @@ def versions_of(house: House) -> list[Path]:
     return [house.versions.path_of(name) for name in names]
 
 
-def test_a_round_makes_a_users_record_their_vector_and_leaves_everything_shared(
+def test_a_round_makes_a_users_choices_their_vector_and_leaves_everything_shared(
     house: House,
 ) -> None:
     house.choose(6)
-    Scorer(house.database, house.engine, clock=house.clock, records=True).run()
+    Scorer(house.database, house.engine, clock=house.clock).run()
     before = house.live
     assert house.round().status == "promoted"
     assert house.live == before + 1
     first, second = versions_of(house)
     old, new = (load_file(path / USER_VECTORS) for path in (first, second))
     with house.database.read() as session:
-        records = records_of(session, house.user)
-    won, lost = new["records"][0].sum(0).tolist()
-    assert (won, lost) == (6, 6)
-    names = ["as it comes", *(style.name for style in STYLES)]
-    for name, row in zip(names, new["records"][0], strict=True):
-        known = records.get(name)
-        assert row.tolist() == ([known.won, known.lost] if known else [0, 0])
+        shares = style_shares(load_styles(), taste_of(session, house.user))
+    assert len(old["shares"]) == 0
+    assert new["shares"].tolist() == [pytest.approx(shares)]
+    assert new["shares"].sum() > 0
     assert new["offsets"].abs().sum() > 0
     for shared in ("generic", "directions"):
         assert torch.equal(old[shared], new[shared])

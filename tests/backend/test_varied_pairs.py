@@ -13,9 +13,10 @@ from backend.comparison_views import ComparisonView
 from backend.plans import Shares
 from backend.styles import load_styles
 from db.models import Comparison, Response
-from db.queries.comparisons import style_choices
+from db.queries.comparisons import judged_texts
 from db.session import Database
 from tests.backend.echo_house import House, judge, last, open_house
+from tests.backend.judged import Judged
 from tests.conftest import Clock
 
 VARIED = Shares(blind=0, base=0, varied=1)
@@ -54,14 +55,33 @@ def test_responses_keep_their_style_and_choices_teach_the_draw(make_house: MakeH
 
     def taught(user: int) -> list[tuple[str, str]]:
         with house.database.read() as session:
-            return style_choices(session, user)
+            return judged_texts(session, user)
 
-    first, second = (r.style for r in responses_of(house, judge(house, mia, "b")))
-    assert first != second
-    assert taught(mia) == [(second, first)]
+    first, second = responses_of(house, judge(house, mia, "b"))
+    assert first.style != second.style
+    assert taught(mia) == [(second.text, first.text)]
     assert taught(ben) == []
     house.desk.undo(mia)
     assert taught(mia) == []
+
+
+def test_what_a_user_likes_is_drawn_more_often_than_for_who_does_not(make_house: MakeHouse) -> None:
+    house = make_house()
+    judged = Judged(house.database, house.clock)
+    mia, ben = house.user("mia"), house.user("ben")
+    assert house.engine.live_version is not None
+    listed = "1. Sun: light.\n2. Air: scatters it.\n3. Blue: most."
+    for _ in range(25):
+        for user, verdict in ((mia, "a"), (ben, "b")):
+            version = house.engine.live_version.version_id
+            pair = judged.comparison(user, version, texts=(listed, "Air scatters blue light."))
+            judged.choice(user, pair, verdict)
+
+    def listed_of(user: int) -> int:
+        some = [responses_of(house, judge(house, user, "skip")) for _ in range(12)]
+        return sum(any(response.style == "list" for response in pair) for pair in some)
+
+    assert listed_of(mia) > 6 > listed_of(ben)
 
 
 def test_a_beginner_gets_the_pair_somebody_else_has_judged(make_house: MakeHouse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from backend.styles import load_styles, with_directions
+from backend.styles import draw_styles, load_styles, with_directions
+from backend.taste_model import STRANGER
 from benchmarks.learning_arms import as_everybody, train, untrained
 from benchmarks.learning_judge import winrate
+from benchmarks.learning_records import ChoiceRecords
 from benchmarks.learning_report import goals, prequential, read_trials, report
 from benchmarks.learning_state import Plan, State
 from benchmarks.learning_trial import Trial
@@ -33,6 +36,7 @@ PLAN = Plan(
     shared=0.5,
     varied=1.0,
     own_adapters=True,
+    drafts=3,
     rounds_of_others=2,
     seed=3,
 )
@@ -158,17 +162,37 @@ def test_a_margin_of_nothing_counts_half() -> None:
     assert prequential([{"choices": choices}], "own", 0, 4)[0] is None
 
 
-def test_records_of_styles_foresee_before_margins_do() -> None:
-    def share(**said: float) -> float | None:
-        choice = {"nth": 1, "personal": -2.0, **said}
-        return prequential([{"choices": [choice]}], "personal", 0, 1)[0]
+def test_earlier_choices_foresee_before_margins_do() -> None:
+    def share(*, by_margin: bool = False, **said: float) -> float | None:
+        trials = [{"choices": [{"nth": 1, "personal": -2.0, **said}]}]
+        return prequential(trials, "personal", 0, 1, by_margin=by_margin)[0]
 
     assert share() == 0
-    assert share(personal_record=0.7) == 1
-    assert share(personal_record=0.0) == 0  # the record says nothing: the margin speaks
+    assert share(personal_taste=0.7) == 1
+    assert share(personal_taste=0.7, by_margin=True) == 0
+    assert share(personal_taste=0.0) == 0  # they say nothing: the margin speaks
 
 
-def test_styled_vectors_are_foreseen_by_records_and_judged_without_offsets(
+def test_simulated_users_are_told_by_their_own_choices_and_pooled_by_all() -> None:
+    records = ChoiceRecords(load_styles())
+    assert records.said(1, "Yes.", "Yes, it is so.") == records.said_by_all("Yes.", "No, no.") == 0
+    assert records.shares(1).tolist() == [0] * len(with_directions(load_styles()))
+    for _ in range(3):
+        records.remember(1, "Yes.", "Yes, it is so.")
+        records.remember(2, "Yes, it is so.", "Yes.")
+    assert records.said(1, "Yes.", "Yes, it is so.") > 0 > records.said(2, "Yes.", "Yes, it is so.")
+    assert records.said(1, "Yes.", "Yes, it is so.") == -records.said(2, "Yes.", "Yes, it is so.")
+    # Opposed tastes in equal number, taken for one person, leave nothing.
+    assert records.said_by_all("Yes.", "Yes, it is so.") == pytest.approx(0, abs=1e-4)
+    assert records.of(3).choices == 0
+    assert (records.of(1).choices, records.of_all().choices) == (3, 6)
+    assert records.shares(1).max() > 0
+    drawn = records.draw(None, random.Random(3))
+    assert drawn == draw_styles(load_styles(), STRANGER, random.Random(3))
+    assert records.draw(9, random.Random(3)) == drawn
+
+
+def test_styled_vectors_are_foreseen_by_choices_and_judged_without_offsets(
     base: LanguageModel,  # noqa: F811
 ) -> None:
     styles = len(with_directions(load_styles()))
@@ -180,10 +204,11 @@ def test_styled_vectors_are_foreseen_by_records_and_judged_without_offsets(
     plan = replace(PLAN, shared=0.0, own_adapters=False)
     results = Trial(world, plan, asked, config, say=lambda _message: None).run()
     first = results.choices[0]
-    assert (first["personal_record"], first["wrong_record"], first["pooled_record"]) == (0, 0, 0)
-    assert any(choice["personal_record"] for choice in results.choices)
+    assert (first["personal_taste"], first["wrong_taste"], first["pooled_taste"]) == (0, 0, 0)
+    assert any(choice["personal_taste"] for choice in results.choices)
     for rates in results.judged["4"]["winrates"].values():
-        assert 0 <= rates["styles vs generic"] <= 1
+        for name in ("styles vs generic", "one draft vs generic", "pooled one draft vs generic"):
+            assert 0 <= rates[name] <= 1
     # Only others' own numbers learn in their rounds: the first user's texts stay what they were.
     assert results.oldest_user["before"] == results.oldest_user["after"]
 

@@ -99,15 +99,15 @@ def test_the_cluster_layout_loses_its_row_too(tmp_path: Path) -> None:
     assert set(read_user_vectors(tmp_path / "new").personal) == {4}
 
 
-def test_the_styled_layout_loses_its_record_too(tmp_path: Path) -> None:
-    records = {3: torch.tensor([[0.0, 2], [2, 0]]), 4: torch.tensor([[1.0, 0], [0, 1]])}
-    zeros = {user: torch.zeros_like(GENERIC) for user in records}
-    users = StyledUserModel(GENERIC, torch.ones(1, *GENERIC.shape), records, zeros, ())
+def test_the_styled_layout_loses_its_shares_too(tmp_path: Path) -> None:
+    shares = {3: torch.tensor([1.2]), 4: torch.tensor([0.25])}
+    zeros = {user: torch.zeros_like(GENERIC) for user in shares}
+    users = StyledUserModel(GENERIC, torch.ones(1, *GENERIC.shape), shares, zeros, ())
     content = files() | {artifacts.USER_VECTORS: save(users.tensors())}
     write_artifact(tmp_path / "old", content, base_identity=IDENTITY)
     write_without(tmp_path / "old", tmp_path / "new", {3})
     kept = load((tmp_path / "new" / artifacts.USER_VECTORS).read_bytes())
-    assert torch.equal(kept["records"], records[4][None])
+    assert torch.equal(kept["shares"], shares[4][None])
     assert set(read_user_vectors(tmp_path / "new").personal) == {4}
 
 

@@ -18,8 +18,7 @@ from trainer import artifacts
 from trainer.artifacts import load_version
 from trainer.config import Loss, TrainConfig
 from trainer.language_model import LanguageModel
-from trainer.style_records import style_shares
-from trainer.types import RoundFailed, RoundKind, RoundRequest, StyleRecord
+from trainer.types import RoundFailed, RoundKind, RoundRequest, StyleShares
 
 Request = Callable[..., RoundRequest]
 
@@ -115,14 +114,13 @@ def test_a_round_learns_with_the_profile_that_was_served(
     assert plain.curve[0]["accuracy_generic"] == told.curve[0]["accuracy_generic"]
 
 
-def counted(wins_of: int, judged: int = 12) -> StyleRecord:
-    """One style of the seven has won against every other in turn."""
-    lost = judged // 6
-    return tuple((judged, 0) if style == wins_of else (0, lost) for style in range(7))
+def mostly(style: int) -> StyleShares:
+    """Nearly all of one of the six styles, some of the last."""
+    return tuple(0.9 if nth == style else 0.15 * (nth == 5) for nth in range(6))
 
 
 @pytest.mark.parametrize("kind", ["full", "vector"])
-def test_a_style_record_moves_its_user_where_learning_does_not(
+def test_style_shares_move_their_user_where_learning_does_not(
     base: LanguageModel, round_request: Request, initial: Path, recipe: TrainConfig, kind: RoundKind
 ) -> None:
     still = replace(
@@ -131,19 +129,19 @@ def test_a_style_record_moves_its_user_where_learning_does_not(
         learning_rate_weights=1e-30,
         learning_rate_adapter=1e-30,
     )
-    records = {1: counted(3)}
-    result = run(base, round_request(config=still, kind=kind, style_records=records))
+    shares = {1: mostly(2)}
+    result = run(base, round_request(config=still, kind=kind, style_shares=shares))
     before = load_version(initial, base_identity=IDENTITY).vectors
     after = load_version(Path(result.artifact), base_identity=IDENTITY).vectors
     near = partial(torch.allclose, atol=1e-6)
-    assert near(after.vector(2), before.generic)  # learns too, but nobody counted
-    if recipe.user_model != "styled":  # others have no use for a record
+    assert near(after.vector(2), before.generic)  # learns too, but has no shares
+    if recipe.user_model != "styled":  # others have no use for shares
         assert near(after.vector(1), before.generic)
         return
-    shares = style_shares(torch.tensor(records[1]))
-    assert shares[2] == shares.max() > 0.8
-    expected = before.generic + (shares[:, None, None] * DIRECTIONS).sum(0)
+    expected = before.generic + 0.9 * DIRECTIONS[2] + 0.15 * DIRECTIONS[5]
     assert near(after.vector(1), expected)
+    kept_shares = load_file(Path(result.artifact) / artifacts.USER_VECTORS)["shares"]
+    assert kept_shares.tolist() == [pytest.approx(mostly(2)), [0.0] * 6]
     later = round_request(
         round_id=2,
         config=still,
@@ -155,21 +153,25 @@ def test_a_style_record_moves_its_user_where_learning_does_not(
     assert near(kept.vector(1), expected)  # as the parent had it
 
 
-def test_style_records_that_do_not_fit_fail_the_round(
+def test_style_shares_that_do_not_fit_fail_the_round(
     base: LanguageModel, round_request: Request, initial: Path, recipe: TrainConfig
 ) -> None:
     with pytest.raises(RoundFailed, match=r"users who do not learn in this round: \[9\]"):
-        run(base, round_request(style_records={9: counted(1)}))
+        run(base, round_request(style_shares={1: mostly(1), 9: mostly(1)}))
     if recipe.user_model == "styled":
-        with pytest.raises(RoundFailed, match="the styles have changed"):
-            run(base, round_request(style_records={1: counted(1)[:5]}))
+        for wrong in (mostly(1)[:5], (*mostly(1), 0.0), ()):
+            with pytest.raises(RoundFailed, match="the styles have changed"):
+                run(base, round_request(style_shares={1: wrong}))
     assert list(initial.parent.iterdir()) == [initial]
 
 
-def test_a_request_crosses_as_json_with_its_style_records(round_request: Request) -> None:
-    request = round_request(style_records={1: counted(2), 40: counted(0)})
+def test_a_request_crosses_as_json_with_its_style_shares(round_request: Request) -> None:
+    request = round_request(style_shares={1: mostly(2), 40: (0.0, 1.2)})
     data = json.loads(json.dumps(request.to_json()))
     assert RoundRequest.from_json(data) == request
-    for wrong in ([], [[1]], [[1, -1]], [[1, 0.5]], [[True, 0]], 7):
-        with pytest.raises(ValueError, match="style record of user 40 must be pairs"):
-            RoundRequest.from_json(data | {"style_records": {"40": wrong}})
+    whole = RoundRequest.from_json(data | {"style_shares": {"40": [1, 0]}})
+    assert whole.style_shares == {40: (1.0, 0.0)}
+    not_numbers = (["1"], [[1]], [None], [True, 0], [float("nan")], [float("inf")], {"0": 1}, "12")
+    for wrong in (*not_numbers, None, 7):
+        with pytest.raises(ValueError, match="style shares of user 40 must be numbers"):
+            RoundRequest.from_json(data | {"style_shares": {"40": wrong}})

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.trainer.conftest import CONFIG, prompt
 from trainer.directions import read_directions, write_directions
 from trainer.distilling import Schooling, distil
 from trainer.language_model import LanguageModel
 from trainer.prompting import PromptFormat
-from trainer.style_records import favourite_chances, style_shares
 from trainer.styled_users import StyledUserModel, styled_from_tensors
 from trainer.teaching import Lesson, Teaching, echoes, guided
 from trainer.user_models import initial_users, users_from_tensors
@@ -23,50 +20,14 @@ GENERIC = torch.tensor([[1.0, 2.0]])
 DIRECTIONS = torch.tensor([[[1.0, 0.0]], [[0.0, 10.0]]])
 
 
-def record(*fared: tuple[int, int]) -> torch.Tensor:
-    return torch.tensor(fared, dtype=torch.float32)
-
-
-def test_the_chance_to_be_the_favourite_worked_out_by_hand() -> None:
-    # Beta(2, 1) against Beta(1, 2): ∫ 2x · (1 − (1 − x)²) dx = 5/6.
-    assert favourite_chances(record((1, 0), (0, 1))).tolist() == pytest.approx(
-        [5 / 6, 1 / 6], abs=1e-5
-    )
-    # One uniform chance is the largest of three as often as another; Beta(2, 1) more often: ½.
-    assert favourite_chances(record((1, 0), (0, 0), (0, 0))).tolist() == pytest.approx(
-        [0.5, 0.25, 0.25], abs=1e-5
-    )
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=2, max_size=12))
-def test_chances_are_chances_and_whoever_won_more_has_more(fared: list[tuple[int, int]]) -> None:
-    chances = favourite_chances(record(*fared))
-    assert float(chances.sum()) == pytest.approx(1)
-    assert bool((chances >= 0).all())
-    assert bool(chances.isfinite().all())
-    better = favourite_chances(record((fared[0][0] + 5, fared[0][1]), *fared[1:]))
-    assert better[0] >= chances[0] - 1e-9
-
-
-def test_shares_are_nothing_for_a_stranger_and_one_style_for_a_certain_favourite() -> None:
-    assert style_shares(record((0, 0), (0, 0), (0, 0))).tolist() == [0, 0]
-    assert style_shares(record((0, 40), (40, 0), (0, 40))).tolist() == pytest.approx(
-        [1.2, 0], abs=1e-3
-    )
-    # Whoever likes it as it comes has the generic vector.
-    assert style_shares(record((40, 0), (0, 40), (0, 40))).tolist() == pytest.approx(
-        [0, 0], abs=1e-3
-    )
-    # ½, ¼ and ¼ of three, cubed: 0.8, 0.1, 0.1; only what is above ⅓ counts.
-    assert style_shares(record((0, 0), (1, 0), (0, 0))).tolist() == pytest.approx(
-        [1.2 * (0.8 - 1 / 3) / (2 / 3), 0], abs=1e-4
-    )
+def shares(*of_each: float) -> torch.Tensor:
+    return torch.tensor(of_each)
 
 
 def test_a_vector_worked_out_by_hand() -> None:
     offset = torch.tensor([[0.5, -0.5]])
-    made = styled(GENERIC, DIRECTIONS, record((0, 40), (40, 0), (0, 40)), offset)
-    assert made.tolist() == [pytest.approx([1 + 1.2 + 0.5, 2 - 0.5], abs=2e-3)]
+    made = styled(GENERIC, DIRECTIONS, shares(1.2, 0.1), offset)
+    assert made.tolist() == [pytest.approx([1 + 1.2 + 0.5, 2 + 1.0 - 0.5])]
 
 
 def test_who_is_new_is_the_generic_user_bit_for_bit() -> None:
@@ -75,12 +36,12 @@ def test_who_is_new_is_the_generic_user_bit_for_bit() -> None:
     assert users.prefix(8) is users.prefix(None)
 
 
-def test_a_record_moves_the_vector_at_once_and_the_offset_is_learnt() -> None:
-    known = record((0, 9), (9, 0), (1, 1))
+def test_shares_move_the_vector_at_once_and_the_offset_is_learnt() -> None:
+    known = shares(0.9, 0.05)
     offset = torch.tensor([[0.25, 0.0]])
     users = StyledUserModel(GENERIC, DIRECTIONS, {3: known, 7: known}, {3: offset}, [7])
-    assert users.prefix(7)[0, 0] > 1.5
-    # What was counted is no user's offset; user 3 has learnt one.
+    assert users.prefix(7).tolist() == [pytest.approx([1.9, 2.5])]
+    # What choices alone said is no user's offset; user 3 has learnt one.
     assert torch.equal(users.unlearnt(7), users.prefix(7))
     assert torch.equal(users.unlearnt(3), users.prefix(7))
     assert torch.equal(users.unlearnt(8), users.prefix(None))
@@ -92,6 +53,7 @@ def test_a_record_moves_the_vector_at_once_and_the_offset_is_learnt() -> None:
         own.add_(torch.tensor([0.5, 0.25]))
     tensors = users.tensors()
     assert tensors["user_ids"].tolist() == [3, 7]
+    assert torch.equal(tensors["shares"], torch.stack([known, known]))
     served = served_vectors(tensors)
     for user in (None, 3, 7, 8):
         assert torch.equal(served.vector(user), users.prefix(user).detach())
@@ -101,15 +63,24 @@ def test_a_record_moves_the_vector_at_once_and_the_offset_is_learnt() -> None:
     assert all(torch.equal(tensors[name], again.tensors()[name]) for name in tensors)
 
 
-def test_a_newer_record_takes_the_place_of_the_one_kept() -> None:
-    users = StyledUserModel(GENERIC, DIRECTIONS, {}, {}, [7])
-    newer = {7: record((0, 5), (5, 0), (0, 0))}
-    cpu = torch.device("cpu")
-    again = styled_from_tensors(users.tensors(), [7], cpu, newer)
-    assert torch.equal(again.tensors()["records"][0], newer[7])
-    assert again.prefix(7)[0, 0] > users.prefix(7)[0, 0]
+def test_without_users_the_shares_still_say_how_many_styles_there_are() -> None:
+    tensors = StyledUserModel(GENERIC, DIRECTIONS, {}, {}, []).tensors()
+    assert tensors["shares"].shape == (0, 2)
     with pytest.raises(ValueError, match="the styles have changed"):
-        styled_from_tensors(users.tensors(), [7], cpu, {7: record((1, 0))})
+        styled_from_tensors(tensors, [7], torch.device("cpu"), {7: shares(1.0)})
+
+
+def test_newer_shares_take_the_place_of_those_kept() -> None:
+    users = StyledUserModel(GENERIC, DIRECTIONS, {7: shares(0.0, 0.5)}, {}, [4, 7])
+    newer = {7: shares(1.0, 0.0)}
+    cpu = torch.device("cpu")
+    again = styled_from_tensors(users.tensors(), [4, 7], cpu, newer)
+    assert again.tensors()["shares"].tolist() == [[0, 0], [1, 0]]
+    assert again.prefix(7).tolist() == [[2.0, 2.0]]
+    assert torch.equal(again.prefix(4), again.prefix(None))
+    for wrong in (shares(1.0), shares(1.0, 0.0, 0.0), torch.ones(2, 2)):
+        with pytest.raises(ValueError, match="the styles have changed"):
+            styled_from_tensors(users.tensors(), [7], cpu, {7: wrong})
 
 
 def test_without_directions_for_the_model_there_is_no_styled_user_model(

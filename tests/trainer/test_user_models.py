@@ -38,7 +38,7 @@ KEPT: dict[UserModelKind, dict[str, Tensor]] = {
         "generic": GENERIC,
         "directions": CLUSTERS - 1,
         "user_ids": USERS,
-        "records": torch.tensor([[[1.0, 2], [3, 0], [0, 2], [1, 1], [0, 0]]] * 2),
+        "shares": torch.tensor([[0.0, 0.7, 0.2, 0.0]] * 2),
         "offsets": torch.stack([torch.full((2, 3), 0.3), torch.full((2, 3), -0.1)]),
     },
 }
@@ -70,7 +70,7 @@ def test_a_new_user_is_exactly_the_generic_user(kind: UserModelKind) -> None:
     assert not torch.equal(vectors.vector(4), vectors.generic)
 
 
-def test_without_what_was_learnt_only_counted_styles_tell_users_apart(kind: UserModelKind) -> None:
+def test_without_what_was_learnt_only_styles_tell_users_apart(kind: UserModelKind) -> None:
     users = make(kind, [5])
     assert torch.equal(users.unlearnt(12345), users.prefix(None))
     assert torch.equal(users.unlearnt(4), users.unlearnt(9))
