@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from backend.local_model import (
     make_local_engine,
     train_config,
     trainer_arguments,
+    with_user_model,
 )
 from backend.making import Maker
 from backend.my_data import MyData
@@ -108,9 +109,12 @@ def build(ground: Ground) -> FastAPI:
     Raises:
         ConfigurationError: the model cannot be had or loaded.
     """
-    settings, database = ground.settings, ground.database
+    database = ground.database
     prompts.import_bank(database, now())
-    model = None if settings.engine == "echo" else _resolve_model(ground)
+    model = None if ground.settings.engine == "echo" else _resolve_model(ground)
+    if model is not None:
+        ground = replace(ground, settings=with_user_model(ground.settings, model.identity))
+    settings = ground.settings
     engine, shared = _make_engine(ground, model)
     versions = Versions(database, engine, ground.data / "versions", clock=now)
     ground.announce(msg("preparing the first version"))

@@ -82,9 +82,9 @@ class Figures:
     """All figures of one user, one version or one kind of user.
 
     Attributes:
-        personal, generic, wrong: share of choices with a margin above 0.
+        personal, generic, wrong: share of choices with a forecast above 0.
         matched: personal, of pairs whose responses are of one length only.
-        blind: made when the user had a vector or a profile.
+        blind: made when the user had a vector, a profile or drafts to choose from.
         without_vector: blind comparisons in which personal was generic: chance, not evidence.
     """
 
@@ -213,7 +213,7 @@ class Evidence:
             per_version[counts.group[0], bool(counts.group[1])] += _scored(counts)
         for row in blind:
             result = Blind(**{row.verdict: row.count})
-            known = row.profile or row.user_id in holders.get(row.version_id, ())
+            known = row.fitted or row.user_id in holders.get(row.version_id, ())
             figures = Figures(blind=result) if known else Figures(without_vector=result)
             per_user[row.user_id] += figures
             per_version[row.version_id, users[row.user_id].is_simulated] += figures

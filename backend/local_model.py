@@ -61,6 +61,20 @@ def _trains_beside(settings: Settings, serving: torch.device) -> bool:
     return settings.trainer and on_one_gpu(serving, settings.trainer_device)
 
 
+def with_user_model(settings: Settings, identity: str) -> Settings:
+    """`auto` made up: `styled` where this base model has style directions, else `individual`.
+
+    Raises:
+        ConfigurationError: there are directions, but they cannot be used.
+    """
+    if settings.user_model != "auto":
+        return settings
+    styled = settings.model_copy(update={"user_model": "styled"})
+    if style_directions(styled, identity) is not None:
+        return styled
+    return settings.model_copy(update={"user_model": "individual"})
+
+
 def style_directions(
     settings: Settings, identity: str, *, shipped: Path = _SHIPPED
 ) -> Tensor | None:
@@ -85,13 +99,13 @@ def style_directions(
 
 
 def train_config(settings: Settings) -> TrainConfig:
-    """The recipe of rounds."""
+    """The recipe of rounds; of `auto` that of the individual user model (see `with_user_model`)."""
     asked = {
         "epochs": settings.round_epochs,
         "learning_rate_vector": settings.learning_rate_vector,
     }
     return recipe_for(
-        settings.user_model,
+        "individual" if settings.user_model == "auto" else settings.user_model,
         clusters=settings.clusters,
         loss=settings.loss,
         label_noise=settings.label_noise,

@@ -142,11 +142,12 @@ class Settings(BaseModel):
         description="After so many choices a new user's vector is trained alone, before the next "
         "round; 0 turns that off.",
     )
-    user_model: Literal["individual", "cluster", "styled"] = Field(
-        "individual",
+    user_model: Literal["auto", "individual", "cluster", "styled"] = Field(
+        "auto",
         description="How a user becomes a vector: one of their own, a mixture of shared ones, or "
         "styles mixed by what the user's choices say (a model's style directions are made "
-        "once, with `python -m backend.direction_command`). Fixed once there are versions.",
+        "once, with `python -m backend.direction_command`). `auto` is `styled` where the model has "
+        "directions (the embedded one does), else `individual`. Fixed once there are versions.",
     )
     clusters: int = Field(
         10, ge=2, le=100, description="Shared vectors of the cluster user model. Fixed likewise."

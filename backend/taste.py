@@ -1,4 +1,4 @@
-"""What may be said to people about their own figures: how well it foresees them, their blind test.
+"""What may be said to people about themselves: how well it foresees them, what they lean to.
 
 Every figure carries its counts; the curve is the share of all choices so far, so that its last
 point is the figure itself, and its band may be looked at as often as one likes.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from backend.confidence import Tally
 from backend.evidence import Blind, Figure, vector_holders
+from backend.leanings import LeaningReader, Leanings
 from db.queries import evidence as queries
 from db.queries.history import own_forecasts
 from db.session import Database
@@ -35,11 +36,11 @@ class Taste:
     """One user's figures.
 
     Attributes:
-        personal, generic, wrong: choices foreseen under the user's own vector, under everyone's
-            and under somebody else's.
-        apart: of the choices where the own vector and everyone's saw different sides ahead, those
+        personal, generic, wrong: choices foreseen by the user's own taste, without any taste and
+            by somebody else's.
+        apart: of the choices where another side was ahead with the own taste than without it, those
             in which the own one was right.
-        blind: made when the user had a vector or a profile.
+        blind: made when the user had a vector, a profile or drafts to choose from.
         before: blind comparisons made before that; they say nothing.
         curve: from the first choice on; its last point is `personal` and `generic`.
     """
@@ -54,7 +55,7 @@ class Taste:
 
 
 class Tastes:
-    """Reads one user's figures."""
+    """Reads one user's figures and leanings."""
 
     def __init__(self, database: Database, *, identity: str) -> None:
         """Begin.
@@ -64,6 +65,11 @@ class Tastes:
         """
         self._database = database
         self._identity = identity
+        self._leanings = LeaningReader(database)
+
+    def leanings(self, user_id: int) -> Leanings:
+        """What this user's choices lean to, whichever model wrote the texts."""
+        return self._leanings.of(user_id)
 
     def of(self, user_id: int) -> Taste:
         """This user's figures as they stand."""
@@ -76,7 +82,7 @@ class Tastes:
         known, before = Blind(), Blind()
         for row in blind:
             result = Blind(**{row.verdict: row.count})
-            if row.profile or user_id in holders.get(row.version_id, ()):
+            if row.fitted or user_id in holders.get(row.version_id, ()):
                 known += result
             else:
                 before += result

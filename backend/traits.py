@@ -28,7 +28,7 @@ Vector = NDArray[np.float64]
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 _LIST_LINE = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+\S", re.MULTILINE)
-_FARTHEST = 3.0  # units; beyond, one odd text would say more than ten others
+FARTHEST = 3.0  # units; beyond, one odd text would say more than ten others
 
 
 def _set(words: str) -> frozenset[str]:
@@ -133,7 +133,7 @@ def measured(text: str) -> Vector:
 def traits_of(text: str) -> Vector:
     """Every trait in units, (T,), each at most three."""
     known = table()
-    return np.clip((measured(text) - known.centre) / known.unit, -_FARTHEST, _FARTHEST)
+    return np.clip((measured(text) - known.centre) / known.unit, -FARTHEST, FARTHEST)
 
 
 def traits_of_styles(styles: Sequence[str]) -> Vector:

@@ -72,9 +72,9 @@ def main() -> None:
         stack.close()
         if device.type == "cpu":
             figures["cold_start_s"] = round(second_start_s(Path(folder) / "data"), 2)
+    print(json.dumps(figures | {"tokens_per_s_by_rows": batches}), flush=True)
     if not told.no_report:
         write_report(figures, batches, day=datetime.now(UTC).date())
-    print(json.dumps(figures | {"tokens_per_s_by_rows": batches}))
 
 
 class Sides:

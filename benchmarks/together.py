@@ -86,9 +86,9 @@ def main() -> None:
     figures["kind"] = devices.kind(device, dtype)
     figures["model"] = devices.called(told.model)
     figures["machine"] = devices.machine(device)
+    print(json.dumps(figures), flush=True)
     if not told.no_report:
         write_report(figures, gaps_s, day=datetime.now(UTC).date())
-    print(json.dumps(figures))
 
 
 def trainer_arguments(model: BaseModel, *, device: str, threads: int, nice: int) -> list[str]:

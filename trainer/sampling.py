@@ -16,8 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_LIKELY = 2e-4  # probability
-_SHORTLIST = 512  # tokens; a nucleus is rarely larger
+from trainer.transfer import to_device
+
+_LIKELY = (2e-4, 3e-5, 5e-6)  # probabilities
+_SHORTLISTS = (512, 4096)  # tokens; a nucleus is rarely larger than the first
 
 
 class RowSampler:
@@ -40,29 +42,13 @@ class RowSampler:
         if self.temperature == 0:
             return logits.argmax()
         scores = logits.float() / self.temperature
-        uniform = self._taken(len(scores)).to(scores.device)
+        uniform = self.take_numbers(len(scores)).to(scores.device)
         if self.top_p >= 1:
             return (scores + _gumbel(uniform)).argmax()
         ids = nucleus(scores, self.top_p)
         return ids[(scores[ids] + _gumbel(uniform[ids])).argmax()]
 
-    def draw_among(self, largest: Tensor, ids: Tensor, total: Tensor, logits: Tensor) -> Tensor:
-        """The same from a shortlist, on the CPU; whatever else is needed is fetched.
-
-        Args:
-            largest, ids: (N,) the row's largest logits, descending, and their tokens.
-            total: logsumexp of all logits over the temperature.
-            logits: (V,) all of them, wherever they are.
-        """
-        ranked = largest / self.temperature
-        mass = (ranked - total).exp().cumsum(-1)
-        if self.top_p >= 1 or not bool(mass[-1] >= self.top_p):
-            return self.draw(logits.cpu())
-        count = int((mass < self.top_p).sum()) + 1
-        uniform = self._taken(len(logits))[ids[:count]]
-        return ids[(ranked[:count] + _gumbel(uniform)).argmax()]
-
-    def _taken(self, vocabulary: int) -> Tensor:
+    def take_numbers(self, vocabulary: int) -> Tensor:
         """The next draw's numbers, uniform in [0, 1), (V,)."""
         self.prepare(vocabulary)
         uniform, self._uniform = self._uniform, None
@@ -80,34 +66,72 @@ def draw(logits: Tensor, samplers: Sequence[RowSampler]) -> Tensor:
 
 
 def draw_from_shortlists(logits: Tensor, samplers: Sequence[RowSampler]) -> Tensor:
-    """The same as row by row, with one transfer from the logits' device for all rows."""
+    """The same as row by row, with one transfer from the logits' device for all rows.
+
+    What the likeliest few hundred tokens do not decide takes a second transfer, of more tokens; a
+    row that takes every token, or nearly, comes over whole.
+    """
     greedy = logits.argmax(-1)
     if all(sampler.temperature == 0 for sampler in samplers):
         return greedy.cpu()
-    largest, ids = logits.float().topk(min(_SHORTLIST, logits.shape[-1]))
-    totals = _totals(logits, [sampler.temperature for sampler in samplers])
-    # As fp32, which holds every token id up to 16 million, they travel together.
-    parts = [greedy[:, None].float(), totals[:, None], largest, ids.float()]
-    rows = torch.cat(parts, 1).cpu()
-    count = largest.shape[-1]
-    tokens = rows[:, 0].long()
-    for at, (sampler, row) in enumerate(zip(samplers, rows, strict=True)):
-        if sampler.temperature > 0:
-            likely, their_ids = row[2 : 2 + count], row[2 + count :].long()
-            tokens[at] = sampler.draw_among(likely, their_ids, row[1], logits[at])
+    # Divided by a tensor: by a number, CUDA would multiply by its rounded inverse.
+    temperatures = to_device([sampler.temperature or 1.0 for sampler in samplers], logits.device)
+    scores = logits.float() / temperatures[:, None]
+    facts = torch.stack([greedy.float(), scores.logsumexp(-1)], 1)
+    tokens = torch.zeros(len(samplers), dtype=torch.long)
+    whole = [at for at, one in enumerate(samplers) if one.temperature > 0 and one.top_p >= 1]
+    left = [at for at in range(len(samplers)) if at not in whole]
+    for size in _SHORTLISTS:
+        if left:
+            drawn = _draw_among(
+                _fetch(scores, facts, left, size), [samplers[at] for at in left], scores.shape[-1]
+            )
+            tokens[left] = drawn
+            left = [at for at, token in zip(left, drawn.tolist(), strict=True) if token < 0]
+    if left := sorted(whole + left):
+        rows = logits.index_select(0, to_device(left, logits.device)).cpu()
+        tokens[left] = torch.stack(
+            [samplers[at].draw(row) for at, row in zip(left, rows, strict=True)]
+        )
     return tokens
 
 
-def _totals(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
-    """(B,) logsumexp of each row's logits over its temperature; 0 where that is 0."""
-    if len(set(temperatures)) == 1:
-        return (logits.float() / temperatures[0]).logsumexp(-1)
-    return torch.stack(
+def _fetch(scores: Tensor, facts: Tensor, rows: Sequence[int], size: int) -> Tensor:
+    """Two facts of each row, its largest scores, descending, and their tokens; on the CPU."""
+    if len(rows) < len(scores):
+        index = to_device(rows, scores.device)
+        scores, facts = scores.index_select(0, index), facts.index_select(0, index)
+    largest, ids = scores.topk(min(size, scores.shape[-1]))
+    # As fp32, which holds every token id up to 16 million, they travel together.
+    return torch.cat([facts, largest, ids.float()], 1).cpu()
+
+
+def _draw_among(fetched: Tensor, samplers: Sequence[RowSampler], vocabulary: int) -> Tensor:
+    """(R,) tokens of the rows that `_fetch` gave; −1 where a row's nucleus is no part of them."""
+    size = (fetched.shape[-1] - 2) // 2
+    greedy, total, ranked, ids = torch.split(fetched, [1, 1, size, size], 1)
+    top_p = torch.tensor([[sampler.top_p] for sampler in samplers])
+    draws = torch.tensor([[sampler.temperature > 0] for sampler in samplers])
+    mass = (ranked - total).exp().cumsum(-1)
+    enough = mass[:, -1:] >= top_p
+    tokens = torch.where(draws, -1, greedy).long()[:, 0]
+    rows = (draws & enough).nonzero()[:, 0]
+    if not len(rows):
+        return tokens
+    counts = (mass[rows] < top_p[rows]).sum(-1, keepdim=True) + 1
+    most = int(counts.max())
+    ids = ids[rows, :most].long()
+    uniform = torch.stack(
         [
-            (row.float() / t).logsumexp(-1) if t > 0 else row.new_zeros((), dtype=torch.float32)
-            for row, t in zip(logits, temperatures, strict=True)
+            samplers[row].take_numbers(vocabulary)[likely]
+            for row, likely in zip(rows.tolist(), ids, strict=True)
         ]
     )
+    noisy = (ranked[rows, :most] + _gumbel(uniform)).masked_fill(
+        torch.arange(most) >= counts, -math.inf
+    )
+    tokens[rows] = ids.gather(1, noisy.argmax(-1, keepdim=True))[:, 0]
+    return tokens
 
 
 def nucleus(scores: Tensor, top_p: float) -> Tensor:
@@ -122,10 +146,10 @@ def nucleus(scores: Tensor, top_p: float) -> Tensor:
     """
     total = scores.logsumexp(-1)
     # Ranking the whole vocabulary is slow, and the nucleus is nearly always among the likeliest few
-    # hundred. If not: tokens below an equal part of what may be left out cannot sum to more than
-    # that; half of it leaves room for rounding.
+    # hundred. If not, some more are ranked; at last all but tokens below an equal part of what may
+    # be left out, which cannot sum to more than that: half of it leaves room for rounding.
     left_out = max(1 - top_p, 0.0) / 2 / len(scores)
-    for floor in (_LIKELY, left_out):
+    for floor in (*_LIKELY, left_out):
         ids = (scores >= total + (math.log(floor) if floor else -math.inf)).nonzero()[:, 0]
         mass = (scores[ids] - total).exp().sum()
         if bool(mass >= top_p):

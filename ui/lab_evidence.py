@@ -42,28 +42,31 @@ _BLIND = (
     "A fixed share of comparisons sets a personal response beside a generic one, sides at random, "
     "and nobody is told. The figure is the share that personal wins; a tie and “both bad” are half "
     "a win each and are listed as what they are. These pairs are never trained on. Left out are "
-    "comparisons made by a version in which the user had no vector yet: both were generic then. "
+    "comparisons made by a version in which the user had no vector yet. "
     "In brackets the 95% interval; it holds at every moment, however often one looks."
 )
 _PERSONAL = (
-    "Before a round may learn from a choice, the live version is asked how much further the chosen "
-    "response has moved away from the base model than the rejected one, in nats: the margin. The "
-    "figure is the share of choices with a margin above 0 under the user’s own vector; exactly 0 "
-    "counts half. With the styled user model, responses in two styles are foreseen by how often "
-    "this user preferred either style before, where that tells them apart. Every choice between "
-    "two responses counts, the first ones too, when the own vector was still the shared one."
+    "Before a round may learn from a choice, the taste model made from the user’s earlier choices "
+    "says which of the two texts suits this user better: log-odds, in nats. Where there is none "
+    "yet, or it sees no difference, the margin counts: how much further the chosen response has "
+    "moved away from the base model than the rejected one, under the live version and the user’s "
+    "own vector, in nats. The figure is the share of choices with such a forecast above 0; exactly "
+    "0 counts half. Every choice between two responses counts, the first ones too."
 )
 _GENERIC = (
-    "The same choices under the shared vector: what a model foresees that learnt from everybody "
-    "and does not know who asks. Personal is worth something only as far as it is above this."
+    "The same choices by the margin under everyone’s: the shared vector, which does not know who "
+    "asks. It learns from everybody’s choices with the individual and cluster user models; with "
+    "the styled one it stays the base model, whose margins are 0, and the figure is 50%. Personal "
+    "is worth something only as far as it is above this."
 )
 _WRONG = (
-    "The same choices under the vector of another user, drawn at random among all who have one. It "
-    "should foresee less than the own vector; where it does not, the vectors are not personal."
+    "The same choices by the earlier choices and the vector of another user, drawn at random among "
+    "all who have a vector. It should foresee less than the user’s own; where it does not, what is "
+    "learnt is not personal."
 )
 _MATCHED = (
     "Personal again, over pairs only whose two responses differ by at most 10% in tokens. Margins "
-    "follow length; here that cannot help."
+    "and taste models follow length; here that can hardly help."
 )
 _CURVE = (
     "Share of choices foreseen against how many pairs the user had judged before, in steps of five "
@@ -71,9 +74,9 @@ _CURVE = (
     "are not drawn."
 )
 _TABLES = (
-    "Foreseen: share of choices with a margin above 0, with the 95% interval. By version: choices "
-    "are those it scored, blind comparisons those it made. People and simulated users are never "
-    "added up."
+    "Foreseen: share of choices with a forecast above 0, with the 95% interval. By version: "
+    "choices are those it scored, blind comparisons those it made. People and simulated users are "
+    "never added up."
 )
 _QUESTIONS: tuple[tuple[str, str, Callable[[Figures], Figure | Blind]], ...] = (
     ("Blind win-rate", _BLIND, lambda figures: figures.blind),

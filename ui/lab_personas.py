@@ -23,7 +23,8 @@ _REFRESH_S = 2.0
 _USUAL_COUNT = 6
 _NOTE = (
     "A persona is a simulated user. It reads both texts, never their conditions, and chooses by "
-    "one written rule over the text; with some probability, its noise, it chooses at random. "
+    "one written rule over the text; with some probability, its noise, it chooses at random, and "
+    "with another, its side bias, it takes A without reading. "
     "Personas come in opposed pairs, so that no taste is in the majority. People are always served "
     "first. Stopped and run again, each goes on with the user vector it has."
 )
@@ -105,16 +106,17 @@ def in_words(running: Running) -> str:
 
 
 def table(running: Running) -> str:
-    """Each persona, its rule in words, its noise and how many choices it made in this run."""
+    """Each persona: its rule in words, its noise and side bias, its choices in this run."""
     if not running.rows:
         return ""
     return tables.table(
-        ("Persona (simulated)", "Rule", "Noise>", "Choices>"),
+        ("Persona (simulated)", "Rule", "Noise>", "Side bias>", "Choices>"),
         (
             (
                 row.persona.username,
                 row.persona.wants,
                 tables.percent(row.persona.noise),
+                tables.percent(row.persona.side_bias),
                 str(row.choices),
             )
             for row in running.rows

@@ -19,7 +19,7 @@ from backend.profiles import MOST_CHARACTERS, Profiles
 from backend.taste import Tastes
 from backend.trying import Trials
 from backend.wording import msg
-from ui import layout, markup, taste_words
+from ui import layout, markup, taste_leanings, taste_words
 from ui.compare_parts import REASONS
 from ui.compare_texts import conversation
 from ui.language import Language, Languages
@@ -98,7 +98,7 @@ class _Figures:
         self._services = services
 
     def wire(self, page: gr.Blocks) -> None:
-        """Connect the header and the first two cards."""
+        """Connect the header and the first three cards."""
         header = self._parts.header
         status = [header.chip, self._parts.notice, *self._parts.figures.all]
         page.load(self.greet, None, [header.account, header.lab, *status], **_DIRECT)
@@ -126,6 +126,7 @@ class _Figures:
     def _shown(self, user_id: int, language: Language) -> Updates:
         shown = self._parts.figures
         taste = self._services.tastes.of(user_id)
+        leanings = self._services.tastes.leanings(user_id)
         return {
             self._parts.header.chip: layout.chip_of(
                 self._services.insights.chip(user_id), language
@@ -135,6 +136,8 @@ class _Figures:
             shown.curve: taste_words.curve_svg(taste, language),
             shown.blind: plain(taste_words.blind_figure(taste, language)),
             shown.blind_lines: _paragraphs(taste_words.blind_lines(taste, language)),
+            shown.leanings: taste_leanings.chips_html(leanings, language),
+            shown.leaning_lines: _paragraphs(taste_leanings.lines(leanings, language)),
             self._parts.notice: "",
         }
 

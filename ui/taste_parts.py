@@ -20,15 +20,28 @@ KNOWS = later(msg("How well it knows you"))
 HOW = later(msg("How this is measured"))
 HOW_TEXT = later(
     msg(
-        "Before it learns from a choice, the model is asked towards which of the two answers it "
-        "leans for you, compared with the untouched base model. The figure is the share of "
-        "choices where that was the one you took; where it leans to neither, half. “Everyone’s” "
-        "is the same question without knowing that it is you, “someone else’s” as if you were "
-        "another user drawn at random. The range holds however often you look; while it is "
-        "learning, it is about the average so far."
+        "Before it learns from a choice, it is asked which of the two answers suits you better, by "
+        "your choices before that one. Where they say nothing, it counts towards which of the two "
+        "the model leans for you, compared with the untouched base model. The figure is the share "
+        "of choices where that was the one you took; where it leans to neither, half. “Without "
+        "your taste” is towards which one the model leans not knowing that it is you: to neither, "
+        "where everybody’s choices have not changed it. “Someone else’s” is the first question as "
+        "if you were another user drawn at random. The range holds however often you look; while "
+        "it is learning, it is about the average so far."
     )
 )
 BLIND = later(msg("Blind test"))
+SAY = later(msg("What your choices say"))
+SAY_HOW = later(msg("How this is counted"))
+SAY_HOW_TEXT = later(
+    msg(
+        "Eighteen things are counted in both answers of every pair: length, words, whom they "
+        "speak to, layout, marks. Listed is what the ones you preferred have clearly more or less "
+        "of than the others, the strongest first, five at most. Single words (I, you, may) are "
+        "known in English only. Blind pairs and pairs that came back are left out; after a few "
+        "hundred choices, the oldest too."
+    )
+)
 WORDS = later(msg("In your words"))
 WORDS_LABEL = later(msg("How should answers be for you?"))
 WORDS_EXAMPLE = later(msg("I like short answers with an example."))
@@ -76,18 +89,21 @@ _SIDES = ("a", "b")
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The first two cards' figures."""
+    """The first three cards' figures."""
 
     known: gr.Markdown
     known_lines: gr.Markdown
     curve: gr.HTML
     blind: gr.Markdown
     blind_lines: gr.Markdown
+    leanings: gr.HTML
+    leaning_lines: gr.Markdown
 
     @property
     def all(self) -> list[Any]:
         """What a refresh sets."""
-        return [self.known, self.known_lines, self.curve, self.blind, self.blind_lines]
+        known = [self.known, self.known_lines, self.curve]
+        return [*known, self.blind, self.blind_lines, self.leanings, self.leaning_lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +238,11 @@ def draw(most_words: int, most_reason: int) -> Parts:
                 blind = gr.Markdown("", elem_id="blind-figure", elem_classes=["big"])
                 blind_lines = gr.Markdown("", elem_id="blind-lines", elem_classes=["quiet"])
                 words = _draw_words(most_words)
+            with _card("taste-leanings"):
+                _heading(SAY)
+                leanings = gr.HTML("", elem_id="leanings")
+                leaning_lines = gr.Markdown("", elem_id="leaning-lines", elem_classes=["quiet"])
+                gr.HTML(f"<details><summary>{SAY_HOW}</summary><p>{SAY_HOW_TEXT}</p></details>")
             trying = _draw_trying()
             past = _draw_past(most_reason)
             with _card("taste-data"):
@@ -230,7 +251,7 @@ def draw(most_words: int, most_reason: int) -> Parts:
                 with gr.Row(elem_classes=["buttons"]):
                     gr.Button(DOWNLOAD, link=DOWNLOAD_PATH, elem_id="download")
                     gr.Button(ERASE, link=ERASE_PATH, elem_id="erase")
-    figures = Figures(known, known_lines, curve, blind, blind_lines)
+    figures = Figures(known, known_lines, curve, blind, blind_lines, leanings, leaning_lines)
     return Parts(head, notice, figures, words, trying, past)
 
 

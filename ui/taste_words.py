@@ -25,33 +25,33 @@ FEW_SCORED = Counted(
 )
 FORESEEN = msg("of your choices foreseen, each before it was learnt from")
 BEHIND = Counted(
-    "{count} choice · likely between {low} and {high} · everyone’s taste: {generic}",
-    "{count} choices · likely between {low} and {high} · everyone’s taste: {generic}",
+    "{count} choice · likely between {low} and {high} · without your taste: {generic}",
+    "{count} choices · likely between {low} and {high} · without your taste: {generic}",
 )
 CONTROL = msg("Someone else’s taste foresaw {share} of {count} of them.")
 NO_CONTROL = msg("Someone else’s taste, for comparison: too few choices yet.")
-APART_NEVER = msg("Your taste and everyone’s have expected the same each time, so far.")
+APART_NEVER = msg("With your taste and without it, it has not expected different things so far.")
 APART_FEW = msg(
-    "Choices where yours and everyone’s expected different things: {count}, of which yours was "
-    "right in {right}. Too few to be sure that it knows you."
+    "Choices where it expected different things with your taste and without it: {count}, of which "
+    "your taste was right in {right}. Too few to be sure that it knows you."
 )
 APART_BETTER = Counted(
-    "Where yours and everyone’s expected different things ({count} choice), yours was right more "
-    "often: {share}, likely between {low} and {high}.",
-    "Where yours and everyone’s expected different things ({count} choices), yours was right more "
-    "often: {share}, likely between {low} and {high}.",
+    "Where it expected different things with your taste and without it ({count} choice), your "
+    "taste was right more often: {share}, likely between {low} and {high}.",
+    "Where it expected different things with your taste and without it ({count} choices), your "
+    "taste was right more often: {share}, likely between {low} and {high}.",
 )
 APART_WORSE = Counted(
-    "Where yours and everyone’s expected different things ({count} choice), everyone’s was right "
-    "more often: yours in {share}, likely between {low} and {high}.",
-    "Where yours and everyone’s expected different things ({count} choices), everyone’s was right "
-    "more often: yours in {share}, likely between {low} and {high}.",
+    "Where it expected different things with your taste and without it ({count} choice), your "
+    "taste was right less often: {share}, likely between {low} and {high}.",
+    "Where it expected different things with your taste and without it ({count} choices), your "
+    "taste was right less often: {share}, likely between {low} and {high}.",
 )
 APART_EVEN = Counted(
-    "Where yours and everyone’s expected different things ({count} choice), yours was right in "
-    "{share}, likely between {low} and {high}: that could be chance.",
-    "Where yours and everyone’s expected different things ({count} choices), yours was right in "
-    "{share}, likely between {low} and {high}: that could be chance.",
+    "Where it expected different things with your taste and without it ({count} choice), your "
+    "taste was right in {share}, likely between {low} and {high}: that could be chance.",
+    "Where it expected different things with your taste and without it ({count} choices), your "
+    "taste was right in {share}, likely between {low} and {high}: that could be chance.",
 )
 BLIND_FIGURE = msg("{won} of {count}")
 BLIND_NONE = msg(
@@ -73,12 +73,12 @@ BLIND_BEFORE = Counted(
 )
 CURVE_NAME = msg(
     "Share of your choices foreseen, after each choice from the first to number {count}: "
-    "yours {personal}, everyone’s {generic}."
+    "with your taste {personal}, without it {generic}."
 )
 CURVE_FIRST = msg("first choice")
 CURVE_LAST = msg("choice {count}")
-CURVE_YOURS = msg("yours, with the range it likely lies in")
-CURVE_GENERIC = msg("everyone’s")
+CURVE_YOURS = msg("with your taste, and the range it likely lies in")
+CURVE_GENERIC = msg("without your taste")
 STEADY_FEW = Counted(
     "One earlier pair came back with its sides swapped. "
     "Too few to say how steady your choices are.",

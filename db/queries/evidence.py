@@ -71,13 +71,14 @@ class BlindCount:
     """So many blind comparisons of a user, made by a version, ended so: personal is `won` or not.
 
     Attributes:
-        profile: the user's own words stood in the personal prompt.
+        fitted: the personal one was the best of some drafts, or the user's own words stood in its
+            prompt: it was made for this user whatever vector there was.
         verdict: `won`, `lost`, `tie` or `both_bad`, as personal sees it.
     """
 
     user_id: int
     version_id: int
-    profile: bool
+    fitted: bool
     verdict: str
     count: int
 
@@ -212,16 +213,16 @@ def blind_counts(
         (Choice.verdict.in_(PAIR_VERDICTS), "lost"),
         else_=Choice.verdict,
     ).label("outcome")
-    profile = (ours.profile != "").label("has_profile")
+    fitted = or_(ours.profile != "", ours.drafts > 1).label("fitted")
     statement = (
-        select(Choice.user_id, ours.version_id, profile, outcome, func.count(Choice.id))
+        select(Choice.user_id, ours.version_id, fitted, outcome, func.count(Choice.id))
         .join(Comparison, Comparison.id == Choice.comparison_id)
         .join(ours, and_(ours.comparison_id == Comparison.id, ours.condition == "personal"))
         .join(Version, Version.id == ours.version_id)
         .where(Comparison.purpose == "blind", Choice.verdict.in_(COUNTED), effective())
         .where(~repeated(), _still_blind(), ~_written_again())
         .where(Version.base_identity == identity)
-        .group_by(Choice.user_id, ours.version_id, profile, outcome)
+        .group_by(Choice.user_id, ours.version_id, fitted, outcome)
     )
     if user_id is not None:
         statement = statement.where(Choice.user_id == user_id)

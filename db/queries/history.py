@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session, selectinload
@@ -55,6 +56,21 @@ def standing_choice(session: Session, user_id: int, comparison_id: int) -> Stand
     )
     row = session.execute(statement).first()
     return Standing(row[0], row[1]) if row is not None else None
+
+
+def newest_choice(session: Session, user_id: int) -> tuple[int, datetime] | None:
+    """Which choice of this user's is the newest, of any kind: each change makes a newer one.
+
+    With its time, as SQLite may give an erased row's id to the next one.
+    """
+    newest = (
+        select(Choice.id, Choice.created_at)
+        .where(Choice.user_id == user_id)
+        .order_by(Choice.id.desc())
+        .limit(1)
+    )
+    row = session.execute(newest).first()
+    return (row[0], row[1]) if row is not None else None
 
 
 def own_forecasts(

@@ -13,7 +13,13 @@ from backend import local_model
 from backend.base_model import BaseModel
 from backend.engines.base import Condition, VersionRef
 from backend.errors import ConfigurationError
-from backend.local_model import check_recipe, make_local_engine, style_directions, train_config
+from backend.local_model import (
+    check_recipe,
+    make_local_engine,
+    style_directions,
+    train_config,
+    with_user_model,
+)
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
 from tests.backend.engines.making import USERS, write_random_version
@@ -67,6 +73,15 @@ def test_a_damaged_file_stops_only_who_needs_it(settings: Settings) -> None:
     for user_model in ("individual", "cluster"):
         other = settings.model_copy(update={"user_model": user_model})
         assert style_directions(other, IDENTITY) is None
+
+
+def test_left_alone_the_user_model_is_styled_where_there_are_directions(settings: Settings) -> None:
+    auto = settings.model_copy(update={"user_model": "auto"})
+    assert with_user_model(auto, IDENTITY).user_model == "individual"
+    write_directions(settings.directions_dir, MADE, NAMES, IDENTITY)
+    assert with_user_model(auto, IDENTITY).user_model == "styled"
+    cluster = settings.model_copy(update={"user_model": "cluster"})
+    assert with_user_model(cluster, IDENTITY) is cluster
 
 
 def test_the_recipe_goes_with_the_user_model_unless_told_otherwise(settings: Settings) -> None:

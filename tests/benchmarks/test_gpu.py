@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
+import torch
 
 from backend.base_model import BaseModel
-from benchmarks import gpu, gpu_checks
-from benchmarks.gpu import Part, last_json, parts, run, with_weights
+from benchmarks import gpu, gpu_checks, gpu_report
+from benchmarks.gpu import Part, last_figures, parts, run, with_weights
 from dev.random_model import random_model
 from tests.trainer.conftest import tokenizer  # noqa: F401 - a fixture
 
@@ -55,9 +57,20 @@ def test_a_part_that_fails_is_an_entry_among_others(tmp_path: Path) -> None:
     assert "no such thing" in log
 
 
-def test_what_is_no_json_is_told_as_it_is() -> None:
-    assert last_json("a\n12 passed in 3 s\n\n") == {"said": "12 passed in 3 s"}
-    assert last_json("7") == {"said": "7"}
+def test_figures_count_however_a_part_ends(tmp_path: Path) -> None:
+    figures = "print('{\"a\": 1}', flush=True); "
+    late = run(python(f"{figures}import threading; threading.Event().wait()", 2), 60.0, tmp_path)
+    assert late["a"] == 1
+    assert late["failed"] == "took too long"
+    broken = run(python(f"{figures}raise ValueError('no more')"), 60.0, tmp_path)
+    assert broken["a"] == 1
+    assert broken["failed"] == "ValueError: no more"
+
+
+def test_what_is_no_json_is_told_as_it_is(tmp_path: Path) -> None:
+    assert last_figures("a\n12 passed in 3 s\n\n") is None
+    assert last_figures('{"a": 1}\n{"a": 2}\n7\n{"a":') == {"a": 2}
+    assert run(python("print('12 passed')"), 60.0, tmp_path)["said"] == "12 passed"
 
 
 def test_every_part_is_there_to_be_run() -> None:
@@ -78,6 +91,22 @@ def test_sections_and_pictures_of_a_gpu_are_kept(
     monkeypatch.setattr(gpu, "_DOCS", docs)
     gpu.keep_sections(out)
     assert sorted(file.name for file in out.iterdir()) == ["RESULTS.md", "one-cuda.png"]
+
+
+def test_a_run_replaces_the_section_of_the_one_before(tmp_path: Path) -> None:
+    document = tmp_path / "RESULTS.md"
+    document.write_text("# Results\n")
+    for number in (1, 2):
+        figures = {"checks": {"number": number}, "tests": {"failed": "no time was left"}}
+        gpu_report.write_report(
+            figures, document, torch.device("cpu"), day=date(2026, 11, 27 + number)
+        )
+    text = document.read_text()
+    assert text.count("## On a GPU: `make bench-gpu`") == 1
+    assert "2026-11-29, " in text
+    assert f"torch {torch.__version__.partition('+')[0]}" in text
+    assert '"number": 2' in text
+    assert '"number": 1' not in text
 
 
 def test_a_folder_without_weights_gets_random_ones(tmp_path: Path, tokenizer) -> None:  # noqa: F811

@@ -68,9 +68,12 @@ def test_later_draws_differ_from_the_first() -> None:
     assert len({int(drawing.draw(torch.zeros(1000))) for _ in range(10)}) > 5
 
 
-@pytest.mark.parametrize("spread", [0.1, 2.0, 6.0])
-def test_shortlists_give_the_draws_of_row_by_row(spread: float) -> None:
-    """Spread 0.1: the nucleus is no shortlist; and a row that takes every token has none."""
+@pytest.mark.parametrize(
+    ("spread", "tokens"),
+    [(0.1, (4097, 6000)), (1.0, (513, 4096)), (2.0, (1, 4096)), (6.0, (1, 512))],
+)
+def test_shortlists_give_the_draws_of_row_by_row(spread: float, tokens: tuple[int, int]) -> None:
+    """Nuclei of so many tokens: of the first shortlist, the second, none; one row takes all."""
 
     def rows() -> list[RowSampler]:
         settings = [(0.0, 1.0), (0.8, 0.95), (1.3, 0.5), (0.8, 1.0), (0.8, 0.95)]
@@ -79,10 +82,11 @@ def test_shortlists_give_the_draws_of_row_by_row(spread: float) -> None:
     one_by_one, together = rows(), rows()
     for turn in range(20):
         generator = torch.Generator().manual_seed(turn)
-        logits = spread * torch.randn(5, 3000, generator=generator)
+        logits = spread * torch.randn(5, 6000, generator=generator)
+        assert tokens[0] <= len(nucleus(logits[1] / 0.8, 0.95)) <= tokens[1]
         if turn % 2:
             for row in together:
-                row.prepare(3000)
+                row.prepare(6000)
         expected = draw(logits, one_by_one)
         assert draw_from_shortlists(logits, together).tolist() == expected.tolist()
 

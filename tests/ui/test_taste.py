@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -12,18 +11,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from db.models import Comparison, Prompt, Response, User
+from db.models import Comparison, Prompt, Response
 from db.session import Database
 from dev.accessibility import serious_in_every_look
 from dev.running import RunningApp
 from tests.backend.judged import Judged
 from tests.conftest import Clock
 from tests.ui.conftest import PHONE, Stored, name_of
+from tests.ui.lived_in import ECHO, lived_in, user_of, written
 
 pytestmark = pytest.mark.browser
 
 Guest = Callable[..., Page]
-ECHO = hashlib.sha256(b"echo").hexdigest()
 HOSTILE = "<script>window.ran=1</script> ${window.ran=2} ![x](https://example.org/p.png) **bold**"
 
 
@@ -41,11 +40,6 @@ def visit(page: Page, path: str = "taste/") -> None:
         expect(page.locator("#blind-lines")).to_contain_text("Now and then")
 
 
-def user_of(judged: Judged, name: str) -> int:
-    with judged.database.read() as session:
-        return session.query(User).filter_by(username=name).one().id
-
-
 def chosen(judged: Judged, page: Page, count: int) -> tuple[int, list[int]]:
     """So many choices of a guest's, scored, with texts of their own; user and comparisons."""
     user, version = user_of(judged, name_of(page)), judged.version(ECHO)
@@ -61,31 +55,6 @@ def chosen(judged: Judged, page: Page, count: int) -> tuple[int, list[int]]:
                 {Response.text: f"Apple {number} end"}
             )
     return user, comparisons
-
-
-def lived_in(judged: Judged, page: Page) -> None:
-    """34 choices as somebody may have made them after an hour, for the pictures; all invented."""
-    user, version = user_of(judged, name_of(page)), judged.version(ECHO)
-    rng = random.Random(4)
-    with judged.database.read() as session:
-        bank = [text for (text,) in session.query(Prompt.text).filter_by(owner_id=None).limit(34)]
-    for number, text in enumerate(bank):
-        blind = number % 5 == 4
-        conditions = ("personal", "generic") if blind else ("personal", "personal")
-        purpose = "blind" if blind else "learn"
-        pair = judged.comparison(user, version, purpose=purpose, conditions=conditions)
-        choice = judged.choice(user, pair, "a" if blind else rng.choice("aaabb"))
-        chances = (0.55 + 0.012 * number, 0.55, 0.5)
-        yours, everyones, others = (1.0 if rng.random() < chance else -1.0 for chance in chances)
-        judged.score(choice, version, (yours, everyones, others), nth=number)
-        with judged.database.write() as session:
-            asked = session.get_one(Comparison, pair).prompt_id
-            session.get_one(Prompt, asked).text = text
-            session.get_one(User, user).profile = "Short answers that say what to do first."
-            if blind:
-                session.query(Response).filter_by(comparison_id=pair, side="A").update(
-                    {Response.profile: "short"}
-                )
 
 
 def row(page: Page, number: int) -> Locator:
@@ -129,6 +98,36 @@ def test_figures_with_their_counts_ranges_and_controls(guest: Guest, judged: Jud
     expect(page.locator("#words-text")).to_be_visible()
     row(page, 0).get_by_role("button", name="Edit").click()
     expect(page.locator("#past-panel")).to_be_visible()
+    assert serious_in_every_look(page) == []
+
+
+def test_what_choices_lean_to_once_it_is_clear(guest: Guest, judged: Judged) -> None:
+    page = guest("/account")
+    user, version = user_of(judged, name_of(page)), judged.version(ECHO)
+    rng = random.Random(6)
+
+    def choose(count: int) -> None:
+        for number in range(count):
+            pair = judged.comparison(user, version)
+            judged.choice(user, pair, "ab"[number % 2])
+            written(judged, pair, "ab"[number % 2], rng)
+
+    choose(9)
+    visit(page)
+    said, chips = page.locator("#leaning-lines"), page.locator("#leanings li")
+    expect(said).to_contain_text("Too few to say yet")
+    expect(said).to_contain_text("So far: 9.")
+    expect(chips).to_have_count(0)
+    choose(1)
+    page.reload()
+    expect(said).to_contain_text("Nothing stands out clearly yet in 10 choices")
+    choose(50)
+    page.reload()
+    expect(said).to_contain_text("From 60 choices. Each is at least 90% sure")
+    expect(said).to_contain_text("not of you as a person")
+    assert {"short answers", "being spoken to (you, your)"} <= set(chips.all_inner_texts())
+    page.locator("#taste-leanings summary").click()
+    expect(page.locator("#taste-leanings details")).to_contain_text("strongest first")
     assert serious_in_every_look(page) == []
 
 
@@ -335,12 +334,12 @@ def test_it_looks_as_designed(guest: Guest, judged: Judged, picture: Callable[..
     }
     for name, options in looks.items():
         page = guest("/account", **options)
-        lived_in(judged, page)
+        lived_in(judged, name_of(page))
         visit(page)
         page.get_by_label("Your prompt").fill("How do I start running?")
         page.keyboard.press("Enter")
         expect(page.locator("#try-personal")).to_contain_text(re.compile(r"\w+ \w+"))
-        expect(page.locator("#past-place")).to_have_text("1–6 of 34")
+        expect(page.locator("#past-place")).to_have_text("1–6 of 54")
         page.wait_for_load_state("networkidle")
         wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
         assert not wide, f"{name} scrolls sideways"

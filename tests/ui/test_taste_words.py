@@ -59,7 +59,7 @@ def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
     told = plain(taste_words.known_lines(some, ENGLISH))
     ends = some.personal.interval
     assert f"20 choices · likely between {100 * ends.low:.0f}% and {100 * ends.high:.0f}%" in told
-    assert "everyone’s taste: 25%" in told
+    assert "without your taste: 25%" in told
     assert "Someone else’s taste foresaw 45% of 11" in told
     assert "that could be chance" in told
 
@@ -67,10 +67,10 @@ def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
 @pytest.mark.parametrize(
     ("apart", "words"),
     [
-        (Tally(0, 0, 0), "expected the same each time"),
+        (Tally(0, 0, 0), "has not expected different things"),
         (Tally(9, 0, 0), "Too few to be sure"),
-        (Tally(40, 0, 2), "yours was right more often"),
-        (Tally(2, 0, 40), "everyone’s was right more often"),
+        (Tally(40, 0, 2), "your taste was right more often"),
+        (Tally(2, 0, 40), "your taste was right less often"),
         (Tally(20, 0, 20), "could be chance"),
     ],
 )
