@@ -81,7 +81,13 @@ class Settings(BaseModel):
     temperature: float = Field(0.8, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
     prefetch: int = Field(2, ge=0, le=8, description="Comparisons kept ready per active user.")
-    max_batch: int = Field(8, ge=2, le=256, description="Responses generated at once.")
+    max_batch: int = Field(
+        10,
+        ge=2,
+        le=256,
+        description="Responses generated at once; the drafts of one response, its other side and a "
+        "pair that somebody waits for should fit in.",
+    )
     blind_share: float = Field(
         0.1, ge=0, le=1, description="Share of personal-against-generic pairs; never trained on."
     )

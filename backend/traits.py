@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import numpy as np
@@ -130,10 +130,16 @@ def measured(text: str) -> Vector:
     return np.array([measure(reading) for measure in _MEASURES.values()])
 
 
+@lru_cache(maxsize=4096)
 def traits_of(text: str) -> Vector:
-    """Every trait in units, (T,), each at most three."""
+    """Every trait in units, (T,), each at most three; not to be written to.
+
+    Kept, as every pair and score reads a user's newest texts again.
+    """
     known = table()
-    return np.clip((measured(text) - known.centre) / known.unit, -FARTHEST, FARTHEST)
+    traits: Vector = np.clip((measured(text) - known.centre) / known.unit, -FARTHEST, FARTHEST)
+    traits.setflags(write=False)
+    return traits
 
 
 def traits_of_styles(styles: Sequence[str]) -> Vector:
