@@ -124,22 +124,29 @@ def _wrong_user_drop(trials: Trials, at: int) -> float | None:
 def _health(judged: Iterable[dict[str, Any]]) -> dict[str, float | None]:
     drops: list[float] = []
     repetition: list[float] = []
-    collapsed = 0
+    collapsed = of_base = 0
     for one in judged:
         base = one["health"]["base"]
+        of_base += _collapsed(base, base)
         for writer, figures in one["health"].items():
             if not writer.startswith("user"):
                 continue
             drops.append(figures["nll_nats"] - base["nll_nats"])
             repetition.append((1 - figures["repetition"]) / (1 - base["repetition"]))
-            bound = base["nll_nats"] + _COLLAPSED_NATS
-            collapsed += figures["empty"] + sum(nll > bound for nll in figures["nll_each"])
-            collapsed += figures["loops"] + (figures["repetition"] > _COLLAPSED_REPETITION)
+            collapsed += _collapsed(figures, base)
     return {
         "logprob_per_token_drop": mean(drops),
         "distinct_4grams_vs_base": mean(repetition),
         "collapsed_texts": float(collapsed),
+        "collapsed_texts_of_base": float(of_base),
     }
+
+
+def _collapsed(figures: dict[str, Any], base: dict[str, Any]) -> int:
+    """Texts that are empty, loop, or are far less likely than the base model's; or all of them."""
+    unlikely = base["nll_nats"] + _COLLAPSED_NATS
+    texts = figures["empty"] + figures["loops"] + sum(n > unlikely for n in figures["nll_each"])
+    return int(texts + (figures["repetition"] > _COLLAPSED_REPETITION))
 
 
 def _forgotten(trials: Trials) -> float | None:
