@@ -107,7 +107,9 @@ class Maker:
         taste = self._taste(user_id)
         plan = self._plan(user_id, prompt, taste)
         profile = self._profile_of(user_id)
-        sides = self._sides(plan, taste, shown=shown)
+        # A persona is shown a pair at once, but nobody watches it being written.
+        watched = shown and priority is not Priority.SIMULATED
+        sides = self._sides(plan, taste, watched=watched)
         requests = [
             self._request(user_id, prompt, profile, condition=condition, draft=draft)
             for condition, drafts in zip(plan.conditions, sides, strict=True)
@@ -221,10 +223,10 @@ class Maker:
             return taste_of(session, user_id)
 
     def _sides(
-        self, plan: Plan, taste: TasteModel, *, shown: bool
+        self, plan: Plan, taste: TasteModel, *, watched: bool
     ) -> tuple[tuple[Draft, ...], tuple[Draft, ...]]:
         """The drafts of both sides; more than one only where there is a taste to choose by."""
-        ranked = plan.purpose != "learn" and not shown and taste.choices > 0
+        ranked = plan.purpose != "learn" and not watched and taste.choices > 0
         along = self._styles if self._directions else ()
         a, b = (
             draw_drafts(

@@ -60,9 +60,11 @@ def taught(house: House, name: str = "mia", texts: tuple[str, str] = (SHORT, LON
     return user
 
 
-def start(house: House, user: int, *, shown: bool = False) -> Making:
+def start(
+    house: House, user: int, *, shown: bool = False, priority: Priority = Priority.PREFETCH
+) -> Making:
     prompt = bank_prompt(house.database, house.maker, user, random.Random(1))
-    return house.maker.start(user, prompt, Priority.PREFETCH, shown=shown)
+    return house.maker.start(user, prompt, priority, shown=shown)
 
 
 def stored(house: House, making: Making) -> dict[str, Response]:
@@ -155,6 +157,12 @@ def test_where_nothing_is_to_be_ranked_there_is_one_draft(open_: Open, why: str)
         assert [r.sampling.seed for r in engine.asked] == list(making.plan.seeds)
     with house.database.read() as session:
         assert set(session.scalars(select(Response.drafts))) == {1}
+
+
+def test_nobody_watches_what_is_written_for_a_persona(open_: Open) -> None:
+    house = open_(EchoEngine(), BLIND)
+    making = start(house, taught(house), shown=True, priority=Priority.SIMULATED)
+    assert stored(house, making)["personal"].drafts == 4
 
 
 def test_a_user_ceases_to_be_a_stranger_with_the_first_choice_that_may_be_learnt_from(
