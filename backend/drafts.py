@@ -15,10 +15,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.plans import draw_seed
 from backend.styles import Style, draw_styles
 from backend.taste_model import TasteModel
 
-_MAX_SEED = 2**63 - 1
 _AS_SERVED = 2  # drafts under the user's own vector; the others are made along styles
 _REPEATING = 0.3  # share of repeated 4-grams of words, as the gate's bound
 _GRAM = 4
@@ -47,7 +47,7 @@ def draw_drafts(
         along: tuple[Style | None, ...] = (style,)
         if len(drafts) >= _AS_SERVED and len(styles) > 1:
             along = draw_styles(styles, taste, rng)
-        drafts += [Draft(one, rng.randrange(_MAX_SEED)) for one in along]
+        drafts += [Draft(one, draw_seed(rng)) for one in along]
     return tuple(drafts[:count])
 
 

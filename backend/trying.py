@@ -24,12 +24,12 @@ from backend.engines.base import (
 )
 from backend.errors import InvalidInput, Unavailable
 from backend.evidence import vector_holders
+from backend.plans import draw_seed
 from backend.wording import msg
 from db.queries import evidence as queries
 from db.session import Database
 from trainer.prompting import personal_messages
 
-_MAX_SEED = 2**63 - 1
 _TOO_LONG = msg("That is too long for this model. Please shorten it.")
 _NO_ANSWER = msg("The model could not answer just now. Please try again.")
 
@@ -81,7 +81,7 @@ class Trials:
         messages: tuple[Message, ...] = ({"role": "user", "content": checked},)
         profile = self._profile_of(user_id)
         # The same draw for both, so that what differs is not chance alone.
-        sampling = replace(self._sampling, seed=self._rng.randrange(_MAX_SEED))
+        sampling = replace(self._sampling, seed=draw_seed(self._rng))
         requests = (
             _request(messages, Condition.GENERIC, user_id, sampling),
             _request(personal_messages(messages, profile), Condition.PERSONAL, user_id, sampling),
