@@ -4,7 +4,7 @@ A taste model tells two texts apart long before training makes the model write t
 nobody is watching the words come, a personal response is written several times, as the user is
 served and along styles the user may like, and the draft with the highest utility is shown. Ranking
 is the quick half of personalization, vectors and adapter are the slow one. Drafts that repeat
-themselves are passed over.
+themselves, or only what was asked, are passed over.
 
 Pure but for the random generator handed in. Knows nothing of engines and databases.
 """
@@ -12,6 +12,7 @@ Pure but for the random generator handed in. Knows nothing of engines and databa
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from backend.taste_model import TasteModel
 
 _AS_SERVED = 2  # drafts under the user's own vector; the others are made along styles
 _REPEATING = 0.3  # share of repeated 4-grams of words, as the gate's bound
+_OWN_WORDS = 4  # of a text that answers; whoever likes it short would else get the question back
+_WORD = re.compile(r"\w+")
+_QUESTION = re.compile(r"[^.!?]*\?")
 _GRAM = 4
 
 
@@ -51,14 +55,27 @@ def draw_drafts(
     return tuple(drafts[:count])
 
 
-def best_of(texts: Sequence[str], taste: TasteModel) -> int:
-    """Index of the text with the highest utility among those that do not repeat themselves.
+def best_of(texts: Sequence[str], taste: TasteModel, asked: str) -> int:
+    """Index of the text with the highest utility among those that are sound answers.
 
     The first one for a stranger; of empty ones only where there is nothing else.
+
+    Args:
+        asked: what the texts answer.
     """
     written = [n for n, text in enumerate(texts) if text]
-    among = [n for n in written if repetition(texts[n]) <= _REPEATING] or written or [0]
+    among = [n for n in written if _sound(texts[n], asked)] or written or [0]
     return max(among, key=lambda n: taste.utility(texts[n])) if taste.choices else among[0]
+
+
+def _sound(text: str, asked: str) -> bool:
+    return repetition(text) <= _REPEATING and own_words(text, asked) >= _OWN_WORDS
+
+
+def own_words(text: str, asked: str) -> int:
+    """Different words that a text states: those of `asked` and those of questions do not count."""
+    stated = _QUESTION.sub(" ", text)
+    return len(set(_WORD.findall(stated.casefold())).difference(_WORD.findall(asked.casefold())))
 
 
 def repetition(text: str) -> float:

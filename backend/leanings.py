@@ -4,7 +4,7 @@ Two conditions, both of the weights' normal posterior. The weight has that sign 
 of at least 0.9; and it lies farther from 0 than the weights of somebody who chooses at random do.
 Without the second, four of eighteen traits would be named to a person who clicks at random through
 forty pairs. A weight's variance over such a person's choices is the diagonal of C − C Λ C, with the
-posterior's covariance C and the prior's precision Λ (what the choices put into a ridge estimate).
+posterior's covariance C and the weights' precisions Λ (what choices put into a ridge estimate).
 
 Pure but for `LeaningReader`. Knows nothing of pages.
 """
@@ -19,7 +19,7 @@ from datetime import datetime
 
 import numpy as np
 
-from backend.taste_model import STRANGER, TasteModel
+from backend.taste_model import TasteModel
 from backend.traits import NAMES
 from backend.user_tastes import taste_of
 from db.queries.history import newest_choice
@@ -30,7 +30,7 @@ SURE = 0.9
 MOST = 5
 # Standard deviations of a weight over random choices. Beyond it lies one of 18 traits of about one
 # person of ten who chooses so (simulated: 15 % at most, 40 choices being the worst).
-_BEYOND_CHANCE = 3.0
+_BEYOND_CHANCE = 2.8
 _REMEMBERED = 256  # users
 
 _Newest = tuple[int, datetime] | None  # choice: what was read before it is out of date
@@ -72,8 +72,8 @@ def leanings_of(taste: TasteModel) -> Leanings:
     if taste.choices < FEWEST:
         return Leanings(taste.choices, ())
     doubt = np.sqrt(np.diag(taste.covariance))
-    precision = np.linalg.inv(STRANGER.covariance)
-    by_chance = np.diag(taste.covariance - taste.covariance @ precision @ taste.covariance)
+    pulled = taste.covariance @ np.diag(taste.precision) @ taste.covariance
+    by_chance = np.diag(taste.covariance - pulled)
     bound = _BEYOND_CHANCE * np.sqrt(np.maximum(by_chance, 0.0))
     found = [
         Leaning(name, bool(weight > 0), math.exp(abs(weight)), certainty)

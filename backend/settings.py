@@ -82,7 +82,7 @@ class Settings(BaseModel):
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
     prefetch: int = Field(2, ge=0, le=8, description="Comparisons kept ready per active user.")
     max_batch: int = Field(
-        10,
+        16,
         ge=2,
         le=256,
         description="Responses generated at once; the drafts of one response, its other side and a "
@@ -108,7 +108,7 @@ class Settings(BaseModel):
         "and 0.6 with the styled user model, which learns from them.",
     )
     drafts: int = Field(
-        6,
+        12,
         ge=1,
         le=32,
         description="Personal responses that are compared with others are the best of so many, by "

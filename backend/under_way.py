@@ -119,7 +119,7 @@ class Making:
         best = []
         for drafts in self._sides:
             mine, made = made[: len(drafts)], made[len(drafts) :]
-            nth = best_of([one.text for one in mine], self._taste)
+            nth = best_of([one.text for one in mine], self._taste, self.prompt.text)
             best.append(Written(mine[nth], drafts[nth], len(drafts)))
         a, b = best
         return a, b

@@ -303,15 +303,17 @@ class Trial:
         for number, question in enumerate(self._questions.held_out):
             along = styles if served.styles is not None else ()
             drawn = draw_drafts(self._plan.drafts, seed + number, None, along, taste)
-            for draft in drawn:
-                vector = served.vector(user)
-                if draft.style is not None and served.styles is not None:
-                    nth = styles.index(draft.style)
-                    vector = served.styles[nth - 1] if nth else served.generic
+            # Equal ones next to each other, so that they are read once; the first stays the first.
+            for nth in sorted(0 if one.style is None else styles.index(one.style) for one in drawn):
+                wished = None if served.styles is None or not nth else served.styles[nth - 1]
+                vector = served.vector(user) if wished is None else wished
                 asked.append(Asked(as_prompt(question), vector))
         made = self._world.write(asked, seed=seed + user)
         groups = [made[n : n + self._plan.drafts] for n in range(0, len(made), self._plan.drafts)]
-        best = [group[best_of([one.text for one in group], taste)] for group in groups]
+        best = [
+            group[best_of([one.text for one in group], taste, question)]
+            for question, group in zip(self._questions.held_out, groups, strict=True)
+        ]
         return {writer: best, f"one draft {writer}": [group[0] for group in groups]}
 
     def _styles_alone(self) -> dict[str, Tensor | None]:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from backend.engines.attention import use_one_token_attention, use_plain_attention
+from backend.engines.kernels import MAX_ROWS, compiled_kernels
+from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
 from backend.shipped_prompts import shipped
 from trainer.batching import PairRows, pair_rows
@@ -22,7 +27,6 @@ from trainer.prompting import PromptFormat
 from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair, ResponseTokens
 
-_WRITTEN_AT_ONCE = 40
 _ENDING = "Answer in two or three sentences."
 
 
@@ -59,19 +63,19 @@ class World:
     def write(self, asked: Sequence[Asked], *, seed: int) -> list[Written]:
         """Sample one response each under the model as it stands (an adapter may be attached)."""
         probes = [Probe(one.messages, one.prefix) for one in asked]
+        # Stable: drafts of one prompt stay next to each other, and are read once.
         lengths = [sum(len(m["content"]) for m in probe.messages) for probe in probes]
         order = sorted(range(len(probes)), key=lengths.__getitem__)
-        written: dict[int, Written] = {}
-        for start in range(0, len(order), _WRITTEN_AT_ONCE):
-            some = order[start : start + _WRITTEN_AT_ONCE]
+        with quick_steps(self.base.model):
             texts = write_texts(
                 self.base,
                 self.prompts,
-                [probes[i] for i in some],
+                [probes[i] for i in order],
                 new_tokens=self.new_tokens,
-                seed=seed + start,
+                seed=seed,
+                at_once=MAX_ROWS,
             )
-            written |= {i: self._written(ids) for i, ids in zip(some, texts, strict=True)}
+        written = {i: self._written(ids) for i, ids in zip(order, texts, strict=True)}
         return [written[i] for i in range(len(asked))]
 
     def read(self, asked: Sequence[Asked], texts: Sequence[Written]) -> list[ProbeText]:
@@ -121,6 +125,22 @@ class World:
         text = str(self.base.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
         ended = len(ids) < self.new_tokens
         return Written((*ids, self.base.stop_ids[0]) if ended else ids, text)
+
+
+@contextmanager
+def quick_steps(model: PreTrainedModel) -> Iterator[None]:
+    """Decode as the engine does on one thread; afterwards the model is as it was."""
+    kernels = compiled_kernels()
+    if kernels is None or not can_stream(model, rows=MAX_ROWS, threads=0):
+        yield
+        return
+    use_one_token_attention(model)
+    stream(model, kernels)
+    try:
+        yield
+    finally:
+        unstream(model)
+        use_plain_attention(model)
 
 
 def preference(

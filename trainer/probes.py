@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from trainer.types import Message
 
 _TEMPERATURE = 0.8
 _TOP_P = 0.95
+_JOIN_TOGETHER = 4  # a quarter of a batch at least, as joining copies what is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,16 @@ def write_texts(
     *,
     new_tokens: int,
     seed: int,
+    at_once: int | None = None,
 ) -> list[tuple[int, ...]]:
-    """Sample one text per probe, all in one batch, under the model as it stands.
+    """Sample one text per probe under the model as it stands.
 
-    Rows leave the batch as they end. Numbers that are not finite become bad text, not an error:
-    the gate refuses it.
+    Rows leave the batch as they end, others take their places; equal probes that stand next to each
+    other and join together are read once. Numbers that are not finite become
+    bad text, not an error: the gate refuses it.
+
+    Args:
+        at_once: rows of a batch; all of them unless told.
 
     Returns:
         Token ids without the end of turn. The same seed and probes give the same texts.
@@ -69,11 +76,17 @@ def write_texts(
     samplers = [
         RowSampler(temperature=_TEMPERATURE, top_p=_TOP_P, seed=own) for own in seeds.tolist()
     ]
+    places = at_once or len(probes)
     batch = DecodingBatch(base.model)
-    rows = list(range(len(probes)))
+    rows: list[int] = []
+    waiting = list(range(len(probes)))
     with torch.no_grad(), autocast(base.model):
-        batch.join([_embedded(base, prompts, probe) for probe in probes], [1] * len(probes))
-        while rows:
+        while waiting or rows:
+            free = places - len(rows)
+            if waiting and free * _JOIN_TOGETHER >= places:
+                joining, waiting = waiting[:free], waiting[free:]
+                _join(batch, base, prompts, [probes[i] for i in joining])
+                rows += joining
             tokens = draw(batch.logits.nan_to_num(), [samplers[row] for row in rows])
             stay = []
             for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
@@ -87,6 +100,22 @@ def write_texts(
             if rows:
                 batch.advance(tokens[stay])
     return [tuple(text) for text in texts]
+
+
+def _join(
+    batch: DecodingBatch, base: LanguageModel, prompts: PromptFormat, probes: Sequence[Probe]
+) -> None:
+    """Append a row for each probe."""
+    groups = [list(equal) for _, equal in groupby(probes, key=_as_read)]
+    batch.join(
+        [_embedded(base, prompts, equal[0]) for equal in groups], [len(equal) for equal in groups]
+    )
+
+
+def _as_read(probe: Probe) -> tuple[object, ...]:
+    """Equal for probes that the model cannot tell apart."""
+    vector = None if probe.prefix is None else probe.prefix.cpu().numpy().tobytes()
+    return probe.messages, vector
 
 
 def _embedded(base: LanguageModel, prompts: PromptFormat, probe: Probe) -> Tensor:

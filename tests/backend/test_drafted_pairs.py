@@ -137,7 +137,7 @@ def test_what_an_engine_wrote_is_ranked_as_it_wrote_it(open_: Open) -> None:
         written = making.generation.result(LIMIT_S)
         begins = 0 if making.plan.conditions[0] is Condition.PERSONAL else 1
         drafts = written[begins : begins + 6]
-        chosen = drafts[best_of([draft.text for draft in drafts], taste)]
+        chosen = drafts[best_of([draft.text for draft in drafts], taste, making.prompt.text)]
         personal = stored(house, making)["personal"]
         assert (personal.text, tuple(personal.token_ids)) == (chosen.text, chosen.token_ids)
         differing += chosen.text != drafts[0].text

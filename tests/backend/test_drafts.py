@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from backend.drafts import Draft, best_of, draw_drafts, repetition
+from backend.drafts import Draft, best_of, draw_drafts, own_words, repetition
 from backend.styles import Style, load_styles
 from backend.taste_model import STRANGER, TasteModel
 from backend.traits import COUNT, NAMES
@@ -17,13 +17,14 @@ STYLES = load_styles()
 LIST = next(style for style in STYLES if style.name == "list")
 SHORT = "Air scatters blue light most."
 LONG = "Air scatters blue light far more than it does red light, and so the sky looks blue to us."
+ASKED = "Why is that so?"
 LOOPING = "the sky is blue " * 6
 
 
 def likes(trait: str, weight: float) -> TasteModel:
     """A taste that is all but certain, for one trait."""
     weights = np.where(np.array(NAMES) == trait, weight, 0.0)
-    return TasteModel(weights, np.eye(COUNT) * 1e-6, 50)
+    return TasteModel(weights, np.eye(COUNT) * 1e-6, np.ones(COUNT), 50)
 
 
 LIKES_SHORT, LIKES_LONG = likes("length", -1.0), likes("length", 1.0)
@@ -75,24 +76,42 @@ def test_the_best_suits_best_wherever_it_stands() -> None:
     texts = [SHORT, LONG, f"{LONG} {SHORT}"]
     for _ in range(10):
         rng.shuffle(texts)
-        assert texts[best_of(texts, LIKES_SHORT)] == SHORT
-        assert texts[best_of(texts, LIKES_LONG)] == f"{LONG} {SHORT}"
-    assert best_of([SHORT, SHORT], LIKES_SHORT) == 0, "the plain one where they suit alike"
+        assert texts[best_of(texts, LIKES_SHORT, ASKED)] == SHORT
+        assert texts[best_of(texts, LIKES_LONG, ASKED)] == f"{LONG} {SHORT}"
+    assert best_of([SHORT, SHORT], LIKES_SHORT, ASKED) == 0, "the plain one where they suit alike"
 
 
 def test_a_draft_that_repeats_itself_or_says_nothing_is_passed_over() -> None:
-    assert best_of([LOOPING, SHORT, ""], LIKES_LONG) == 1
-    assert best_of(["", LONG], LIKES_SHORT) == 1
+    assert best_of([LOOPING, SHORT, ""], LIKES_LONG, ASKED) == 1
+    assert best_of(["", LONG], LIKES_SHORT, ASKED) == 1
     # Where there is nothing else, what was written still is better than nothing.
-    assert best_of(["", LOOPING, f"{LOOPING} {LOOPING}"], LIKES_SHORT) == 1
-    assert best_of(["", ""], LIKES_SHORT) == 0
+    assert best_of(["", LOOPING, f"{LOOPING} {LOOPING}"], LIKES_SHORT, ASKED) == 1
+    assert best_of(["", ""], LIKES_SHORT, ASKED) == 0
+
+
+def test_an_echo_and_a_mere_question_are_no_answers() -> None:
+    asked = "How do bees make honey?"
+    told = "Bees make honey from nectar that they dry."
+    for worse in (asked, "Bees make honey.", "What do you think, dear friend of mine?", "🌟🌟🌟"):
+        assert best_of([worse, told], LIKES_SHORT, asked) == 1
+    # Nothing else being there, the shortest still suits.
+    assert best_of(["Bees make honey, bees do.", "Honey!"], LIKES_SHORT, asked) == 1
+
+
+def test_own_words_by_hand() -> None:
+    assert (
+        own_words("", "Why?") == own_words("Why?", "Why?") == own_words("So why not?", "Why?") == 0
+    )
+    # Of "Paris is. Is it large? Very, VERY large!" with "is" asked: paris, very, large.
+    assert own_words("Paris is. Is it large? Very, VERY large!", "What is it?") == 3
+    assert own_words("- Tea\n- Milk", "List two.") == 2
 
 
 def test_a_stranger_gets_the_first_that_is_sound() -> None:
-    assert best_of([LONG, SHORT], STRANGER) == 0
-    assert best_of(["", LOOPING, SHORT, LONG], STRANGER) == 2
-    assert best_of(["", LOOPING], STRANGER) == 1
-    assert best_of([""], STRANGER) == best_of([LOOPING], STRANGER) == 0
+    assert best_of([LONG, SHORT], STRANGER, ASKED) == 0
+    assert best_of(["", LOOPING, SHORT, LONG], STRANGER, ASKED) == 2
+    assert best_of(["", LOOPING], STRANGER, ASKED) == 1
+    assert best_of([""], STRANGER, ASKED) == best_of([LOOPING], STRANGER, ASKED) == 0
 
 
 def test_repetition_by_hand() -> None:

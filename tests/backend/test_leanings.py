@@ -35,9 +35,9 @@ def texts(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 
 def model(weights: dict[str, float], variance: float, choices: int = 40) -> TasteModel:
-    """A posterior with these means and one variance for all."""
+    """A posterior with these means, one variance for all and precisions of 1."""
     means = np.array([weights.get(name, 0.0) for name in NAMES])
-    return TasteModel(means, variance * np.eye(COUNT), choices)
+    return TasteModel(means, variance * np.eye(COUNT), np.ones(COUNT), choices)
 
 
 def test_direction_strength_and_certainty_by_hand() -> None:

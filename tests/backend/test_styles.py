@@ -33,7 +33,7 @@ PLAIN_TEXT = "Air scatters sunlight. Blue light is scattered most, so the sky lo
 def liking(**weights: float) -> TasteModel:
     """A taste with these weights (`_` for a space), as good as certain."""
     mean = np.array([weights.get(name.replace(" ", "_"), 0.0) for name in NAMES])
-    return TasteModel(mean, np.eye(COUNT) * 1e-6, 50)
+    return TasteModel(mean, np.eye(COUNT) * 1e-6, np.ones(COUNT), 50)
 
 
 def shares_of(taste: TasteModel) -> dict[str, float]:
@@ -124,7 +124,7 @@ def test_shares_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             return np.tile(drawn, (count // 4, 1))
 
     monkeypatch.setattr(styles_module, "traits_of_styles", lambda _names: means)
-    taste = Drawn(np.zeros(COUNT), np.eye(COUNT), 1)
+    taste = Drawn(np.zeros(COUNT), np.eye(COUNT), np.ones(COUNT), 1)
     assert style_shares(three, taste) == pytest.approx((1.2 * (0.8 - 1 / 3) / (2 / 3), 0))
 
 

@@ -38,7 +38,7 @@ def test_a_stranger_expects_nothing_and_is_uncertain_of_every_trait_alike() -> N
     assert taste_from([]) is STRANGER
     assert (STRANGER.log_odds(SHORT, LONG), STRANGER.utility(LONG)) == (0.0, 0.0)
     assert STRANGER.choices == 0
-    assert np.array_equal(STRANGER.covariance, np.eye(COUNT))
+    assert np.array_equal(STRANGER.covariance, STRANGER.covariance[0, 0] * np.eye(COUNT))
 
 
 def _one_trait(text: str) -> Vector:
@@ -47,29 +47,38 @@ def _one_trait(text: str) -> Vector:
 
 
 def test_the_posterior_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one trait and choices of 2 over 0: the largest of n · log σ(2w) − w²/2."""
+    """With one trait and choices of 2 over 0: where both updates leave w and λ as they are."""
     monkeypatch.setattr(taste_model, "traits_of", _one_trait)
+    scale = 0.45
     for n in (1, 3, 40):
         taste = taste_from([("2", "0")] * n)
-        w = float(taste.weights[0])
+        w, precision = float(taste.weights[0]), float(taste.precision[0])
         missed = 1 / (1 + math.exp(2 * w))
-        assert w == pytest.approx(2 * n * missed)  # the slope there is 0
-        assert float(taste.covariance[0, 0]) == pytest.approx(
-            1 / (1 + 4 * n * missed * (1 - missed))
-        )
+        assert precision * w == pytest.approx(2 * n * missed, abs=1e-3)  # the slope there is 0
+        variance = 1 / (precision + 4 * n * missed * (1 - missed))
+        assert float(taste.covariance[0, 0]) == pytest.approx(variance)
+        assert precision == pytest.approx(2 / (scale**2 + w**2 + variance), rel=1e-3)
         # Of what was never compared nothing is known but the prior.
         assert not taste.weights[1:].any()
-        assert np.allclose(taste.covariance[1:, 1:], np.eye(COUNT - 1))
+        assert np.allclose(taste.covariance[1:, 1:], scale**2 * np.eye(COUNT - 1), rtol=1e-3)
         assert taste.choices == n
-    # One choice: 0.5213 = 2 / (1 + e^1.0426) = 2 / 3.8366.
-    assert float(taste_from([("2", "0")]).weights[0]) == pytest.approx(0.5213, abs=1e-4)
+
+
+def test_a_weight_that_explains_much_is_pulled_less_than_those_that_explain_little() -> None:
+    """Few traits matter to somebody: 20 choices by one of eighteen, random in all others."""
+    draws = np.random.default_rng(0)
+    differences = draws.normal(size=(20, COUNT))
+    taste = taste_model.fitted(differences * np.sign(differences[:, :1]))
+    others = np.abs(taste.weights[1:])
+    assert taste.weights[0] > 3 * others.max()
+    assert taste.precision[0] < 0.2 * taste.precision[1:].min()
 
 
 def test_doubt_draws_the_log_odds_towards_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taste_model, "traits_of", _one_trait)
     weights = np.array([0.5, *[0.0] * (COUNT - 1)])
-    sure = TasteModel(weights, np.zeros((COUNT, COUNT)), 9)
-    unsure = TasteModel(weights, np.eye(COUNT) * 2, 9)
+    sure = TasteModel(weights, np.zeros((COUNT, COUNT)), np.ones(COUNT), 9)
+    unsure = TasteModel(weights, np.eye(COUNT) * 2, np.ones(COUNT), 9)
     assert sure.log_odds("3", "1") == pytest.approx(1.0)
     assert unsure.log_odds("3", "1") == pytest.approx(1 / math.sqrt(1 + math.pi * (2 * 2 * 2) / 8))
     assert sure.utility("3") - sure.utility("1") == pytest.approx(1.0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import opposed_pairs, prompt
+from trainer.decoding import DecodingBatch
 from trainer.measuring import probe_messages, probed_users
 from trainer.probes import (
     BaseTexts,
@@ -43,6 +44,41 @@ def test_without_a_token_the_likelihood_is_undefined() -> None:
         text_figures([ProbeText((), "", 0.0)]).nll_nats
         != text_figures([ProbeText((), "", 0.0)]).nll_nats
     )
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_rows_that_take_the_places_of_others_write_what_they_write_beside_all(
+    base, at_once
+) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    probes = [
+        Probe(prompt, torch.full((4, 32), n / 9)) for n in range(3) for prompt in (LONG, SHORT)
+    ]
+    wanted = write_texts(base, prompts, probes, new_tokens=6, seed=3)
+    assert len(set(wanted)) == len(probes)
+    made = write_texts(base, prompts, probes, new_tokens=6, seed=3, at_once=at_once)
+    assert made == wanted
+
+
+def test_equal_probes_are_read_once_and_write_what_they_write_apart(
+    base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    one, other = Probe(LONG, torch.zeros(4, 32)), Probe(LONG, torch.ones(4, 32))
+    again = Probe(LONG, torch.zeros(4, 32))
+    read: list[int] = []
+    join = DecodingBatch.join
+
+    def counted(batch: DecodingBatch, embedded: Any, copies: Any) -> None:
+        read.extend(copies)
+        join(batch, embedded, copies)
+
+    monkeypatch.setattr(DecodingBatch, "join", counted)
+    together = write_texts(base, prompts, [one, again, other], new_tokens=6, seed=3)
+    assert read == [2, 1]
+    apart = write_texts(base, prompts, [one, again, other], new_tokens=6, seed=3, at_once=1)
+    assert together == apart
+    assert together[0] != together[1], "each draws for itself"
 
 
 def test_the_seed_fixes_the_texts_and_the_process_rng_is_left_alone(base) -> None:
