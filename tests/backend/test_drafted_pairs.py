@@ -28,7 +28,7 @@ from tests.conftest import Clock
 
 STYLES = load_styles()
 DIRECTIONS = {style.name: index for index, style in enumerate(with_directions(STYLES))}
-SHORT = "Air does it."
+SHORT = "Air alone scatters it."
 MIDDLE = "The air scatters blue light more than red."
 LONG = "The air scatters blue light far more than it does red light, which goes straight through."
 LIMIT_S = 20.0
