@@ -28,7 +28,7 @@ from tests.conftest import Clock
 
 STYLES = load_styles()
 DIRECTIONS = {style.name: index for index, style in enumerate(with_directions(STYLES))}
-SHORT = "Air alone scatters it."
+SHORT = "Air scatters blueness sideways."
 MIDDLE = "The air scatters blue light more than red."
 LONG = "The air scatters blue light far more than it does red light, which goes straight through."
 LIMIT_S = 20.0
@@ -106,7 +106,7 @@ def test_a_pair_made_ahead_keeps_the_best_of_its_personal_drafts(
         assert made["personal"].seed == seeds[best]
         assert seeds[0] == making.plan.seeds[making.plan.conditions.index(Condition.PERSONAL)]
         assert len(set(seeds)) == 4
-        assert made["personal"].token_ids == list(range(5, 8))
+        assert made["personal"].token_ids == list(range(5, 9))
         assert row(house, made["personal"].comparison_id).shown_at is None
     assert {making.plan.conditions[0] for making in [start(house, user) for _ in range(12)]} == {
         Condition.PERSONAL,
