@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from backend.engines.attention import use_one_token_attention, use_plain_attention
-from backend.engines.kernels import MAX_ROWS, compiled_kernels
+from backend.engines.kernels import compiled_kernels
 from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
 from backend.shipped_prompts import shipped
@@ -27,6 +27,7 @@ from trainer.prompting import PromptFormat
 from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair, ResponseTokens
 
+_AT_ONCE = 32  # rows of a batch
 _ENDING = "Answer in two or three sentences."
 
 
@@ -73,7 +74,7 @@ class World:
                 [probes[i] for i in order],
                 new_tokens=self.new_tokens,
                 seed=seed,
-                at_once=MAX_ROWS,
+                at_once=_AT_ONCE,
             )
         written = {i: self._written(ids) for i, ids in zip(order, texts, strict=True)}
         return [written[i] for i in range(len(asked))]
@@ -131,7 +132,7 @@ class World:
 def quick_steps(model: PreTrainedModel) -> Iterator[None]:
     """Decode as the engine does on one thread; afterwards the model is as it was."""
     kernels = compiled_kernels()
-    if kernels is None or not can_stream(model, rows=MAX_ROWS, threads=0):
+    if kernels is None or not can_stream(model, rows=_AT_ONCE, threads=0):
         yield
         return
     use_one_token_attention(model)

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 _COMPILERS = ("cc", "gcc", "clang")
-_OPTIONS = ("-O2", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
+_OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
 _COMPILING_S = 60.0
 
 logger = logging.getLogger(__name__)

@@ -96,16 +96,14 @@ class RowCache(Cache):
             keys, values = layer.states
             layer.hold(keys[rows, :, skip:], values[rows, :, skip:])
 
-    def append(self, other: RowCache) -> None:
-        """The rows of `other` behind those that are here, all left-padded to one width."""
-        width = max(self.get_seq_length(), other.get_seq_length())
-        for layer, new in zip(self._layers(), other._layers(), strict=True):
-            layer.hold(
-                *(
-                    torch.cat([_pad(here, width), _pad(joining, width)])
-                    for here, joining in zip(layer.states, new.states, strict=True)
-                )
-            )
+    def append(self, *others: RowCache) -> None:
+        """The rows of `others` behind those that are here, all left-padded to one width."""
+        caches = (self, *others)
+        width = max(cache.get_seq_length() for cache in caches)
+        for layers in zip(*(cache._layers() for cache in caches), strict=True):
+            both = zip(*(layer.states for layer in layers), strict=True)
+            keys, values = (torch.cat([_pad(some, width) for some in states]) for states in both)
+            layers[0].hold(keys, values)
 
     def stacked(self) -> Tensor:
         """(2 · layers, B, heads, T, D), each layer's keys and then its values; a copy.
@@ -155,9 +153,20 @@ def read_prompts(
 ) -> tuple[RowCache, Tensor, Tensor]:
     """Read prompts, input embeddings (T, H) each, as rows left-padded to one width.
 
+    On a CPU each by itself: nothing is computed for padding, and what comes of a prompt does not
+    depend on which others are read with it, not even in its last bits.
+
     Returns:
         Their cache, their lengths (B,) and the logits (B, V), fp32, of each one's next token.
     """
+    if model.device.type == "cpu":
+        caches, lengths, logits = zip(*(_read(model, [prompt]) for prompt in prompts), strict=True)
+        caches[0].append(*caches[1:])
+        return caches[0], torch.cat(lengths), torch.cat(logits)
+    return _read(model, prompts)
+
+
+def _read(model: PreTrainedModel, prompts: Sequence[Tensor]) -> tuple[RowCache, Tensor, Tensor]:
     longest = max(len(prompt) for prompt in prompts)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
     embeds = prompts[0].new_zeros(len(prompts), longest, prompts[0].shape[-1])

@@ -8,42 +8,25 @@ Weights stay plain tensors. Knows nothing of versions and requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from backend.engines.kernels import MAX_ROWS, Kernels
-from backend.engines.streamed_attention import StreamedAttention, streamed_attentions
+from backend.engines.streamed_layer import StreamedLayer, streamed_layers
 
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2**-7}  # relative, of what is the same
 
 
-def room_for(layers: Iterable[nn.Linear]) -> Tensor:
-    """Where inputs stand side by side and sums of products until they are rounded, fp32.
-
-    One for all layers of a model: it is run by one thread.
-    """
-    sizes = [(layer.in_features, layer.out_features) for layer in layers]
-    inputs, outputs = (max(some, default=0) for some in zip(*sizes, strict=True))
-    return torch.empty(MAX_ROWS * (inputs + 1 + outputs))
-
-
 class StreamedLinear(nn.Linear):
-    """Stands for a linear layer and shares its weight and bias, which may be exchanged.
+    """Stands for a linear layer and shares its weight and bias, which may be exchanged."""
 
-    Args:
-        room: `room_for` this layer and others.
-    """
-
-    def __init__(self, dense: nn.Linear, kernels: Kernels, room: Tensor) -> None:
+    def __init__(self, dense: nn.Linear, kernels: Kernels) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.weight, self.bias = dense.weight, dense.bias
         low = self.weight.dtype == torch.bfloat16
         self._product = kernels.linear_bf16 if low else kernels.linear
-        self._room = (room, room.data_ptr())
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` (…, in_features) → (…, out_features)."""
@@ -60,7 +43,6 @@ class StreamedLinear(nn.Linear):
             weight.data_ptr(),
             None if self.bias is None else self.bias.data_ptr(),
             made.data_ptr(),
-            self._room[1],
             rows,
             self.in_features,
             self.out_features,
@@ -120,30 +102,24 @@ def can_stream(model: PreTrainedModel, *, rows: int, threads: int) -> bool:
 
 @torch.no_grad()
 def stream(model: PreTrainedModel, kernels: Kernels) -> None:
-    """Replace linear layers, attention and RMS norms; `unstream` undoes it. Copies no weight.
+    """Replace decoder layers, linear layers and RMS norms; `unstream` undoes it. Copies no weight.
 
-    Only what does the same is replaced: architectures vary norms and attention.
+    Only what does the same is replaced: architectures vary norms and layers.
     """
-    modules = dict(model.named_modules())
-    linears = {
-        name: module
-        for name, module in modules.items()
-        if type(module) is nn.Linear and module.weight.is_contiguous()
-    }
-    room = room_for(linears.values())
-    for name, module in modules.items():
-        if (norm := streamed_norm(module, kernels)) is not None:
+    layers = streamed_layers(model, kernels)
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module.weight.is_contiguous():
+            model.set_submodule(name, StreamedLinear(module, kernels))
+        elif (norm := streamed_norm(module, kernels)) is not None:
             model.set_submodule(name, norm)
-    for name, attention in streamed_attentions(model, kernels, room).items():
-        model.set_submodule(name, attention)
-    for name, module in linears.items():
-        model.set_submodule(name, StreamedLinear(module, kernels, room))
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
 
 
 def unstream(model: PreTrainedModel) -> None:
     """Put plain layers, with the weights in place now, where `stream` replaced them."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, StreamedNorm | StreamedAttention):
+        if isinstance(module, StreamedLayer | StreamedNorm):
             model.set_submodule(name, module.plain[0])
     for name, module in list(model.named_modules()):
         if isinstance(module, StreamedLinear):
