@@ -27,7 +27,9 @@ run: $(VENV)/ready
 	@$(BIN)/python app.py
 
 # Six simulated users in a fresh folder, whatever the environment says of databases: short responses
-# and many blind pairs, so that something is to be seen within minutes. Not lists against no lists: in
+# and many blind pairs, so that something is to be seen within minutes. Prompts ask for two or three
+# sentences, as those did that the style directions were made with: most responses end by themselves
+# then, and those that are cut off at the limit are all equally long, whatever somebody likes. Not lists against no lists: in
 # so short responses hardly any has one, and a tie teaches nothing. The styled user model, as it shows
 # first. The trainer does not step back: personas keep the engine busy without a break.
 DEMO := shorter,longer,simple words,technical words,warm,sober
@@ -36,7 +38,8 @@ demo: $(VENV)/ready
 		echo "six simulated users will choose in a scratch database; its folder: $$folder" && \
 		echo "open the link for the first admin below, make an account, then open the Lab" && \
 		ATTUNE_DATA_DIR="$$folder" ATTUNE_DATABASE_URL= ATTUNE_PERSONAS="$(DEMO)" \
-		ATTUNE_MAX_NEW_TOKENS=64 ATTUNE_ROUND_MIN_CHOICES=12 ATTUNE_BLIND_SHARE=0.2 \
+		ATTUNE_PROMPT_ENDING="Answer in two or three sentences." \
+		ATTUNE_MAX_NEW_TOKENS=96 ATTUNE_ROUND_MIN_CHOICES=12 ATTUNE_BLIND_SHARE=0.2 \
 		ATTUNE_USER_MODEL=styled ATTUNE_VARIED_SHARE=0.9 ATTUNE_TRAINER_NICE=0 \
 		$(BIN)/python app.py
 

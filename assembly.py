@@ -110,7 +110,7 @@ def build(ground: Ground) -> FastAPI:
         ConfigurationError: the model cannot be had or loaded.
     """
     database = ground.database
-    prompts.import_bank(database, now())
+    prompts.import_bank(database, now(), ground.settings.prompt_ending)
     model = None if ground.settings.engine == "echo" else _resolve_model(ground)
     if model is not None:
         ground = replace(ground, settings=with_user_model(ground.settings, model.identity))

@@ -18,6 +18,7 @@ import torch
 from backend.base_model import resolve
 from backend.errors import ConfigurationError
 from backend.settings import Settings, environment_with, load_settings
+from backend.shipped_prompts import USUAL_ENDING, with_ending
 from backend.styles import Style, in_style, load_styles
 from trainer.config import TrainConfig
 from trainer.directions import write_directions
@@ -90,7 +91,7 @@ def _make(settings: Settings, target: Path, options: argparse.Namespace) -> Path
 def _lesson(question: str, ending: str, style: Style) -> Lesson:
     """Plain is the question as people will ask it; a wish stands in its ending's place."""
     bare = (Message(role="user", content=question),)
-    usual = (Message(role="user", content=f"{question} {ending}".strip()),)
+    usual = (Message(role="user", content=with_ending(question, ending)),)
     return Lesson(in_style(bare, style), usual)
 
 
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder (default: directions in the cache folder)")
     parser.add_argument(
         "--ending",
-        default="Answer in two or three sentences.",
+        default=USUAL_ENDING,
         help="what prompts usually end with, where a wish would stand (may be empty)",
     )
     parser.add_argument("--epochs", type=int, default=Schooling().epochs, help="passes per wish")

@@ -13,9 +13,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from backend.errors import InvalidInput, Unavailable
-from backend.shipped_prompts import shipped
+from backend.shipped_prompts import shipped, with_ending
 from backend.wording import msg
 from db.models import Prompt
+from db.queries import bank as bank_queries
 from db.queries import comparisons as queries
 from db.queries import desk as desk_queries
 from db.session import Database
@@ -27,19 +28,41 @@ _STALE_CHOICES = 20
 _LIKED_SHARE = 0.8  # of prompts, from liked topics; the rest keeps the others from going unseen
 
 
-def import_bank(database: Database, now: datetime) -> int:
-    """Add the shipped prompts the database does not have yet; returns how many were added."""
+def import_bank(database: Database, now: datetime, ending: str = "") -> int:
+    """Have the shipped prompts asked with this ending; returns how many were new to the database.
+
+    The text of a prompt never changes, as comparisons name it: with another ending it is another
+    prompt, which takes the former one's place. What was turned off or refused stays so.
+    """
     with database.write() as session:
-        known = queries.bank_keys(session)
+        bank_queries.lock_bank(session)
+        known = bank_queries.bank_by_key(session)
+        former = bank_queries.former_wordings(session)
         added = 0
         for entry in shipped():
             key = hashlib.sha256(entry["text"].encode()).hexdigest()
-            if key not in known:
-                session.add(
-                    Prompt(text=entry["text"], topic=entry["topic"], bank_key=key, created_at=now)
-                )
+            text = with_ending(entry["text"], ending)
+            present = known.get(key)
+            if present is None:
+                session.add(Prompt(text=text, topic=entry["topic"], bank_key=key, created_at=now))
                 added += 1
+            elif present.text != text:
+                wording = former.get(text)
+                if wording is None:
+                    wording = Prompt(text=text, topic=entry["topic"], created_at=now)
+                _replace(session, present, wording)
     return added
+
+
+def _replace(session: Session, present: Prompt, wording: Prompt) -> None:
+    """Ask the prompt in another wording from now on; comparisons keep the one they were made of."""
+    key, active = present.bank_key, present.active
+    present.bank_key, present.active = None, False
+    session.flush()  # keys are unique: the one must be gone before the other has it
+    wording.bank_key, wording.active = key, active
+    session.add(wording)
+    session.flush()
+    bank_queries.hand_on_refusals(session, present.id, wording.id)
 
 
 def next_prompt_id(session: Session, user_id: int, taken: Sequence[int], rng: random.Random) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from backend.errors import ConfigurationError, InvalidInput
 from backend.persona_cast import DEFAULT_CHOICES, DEFAULT_NOISE, rules_from
+from backend.shipped_prompts import USUAL_ENDING
 
 _PREFIX = "ATTUNE_"
+_NOT_ON_A_LINE = ("Cc", "Zl", "Zp")  # control characters and separators of lines
 
 
 class Settings(BaseModel):
@@ -77,6 +80,12 @@ class Settings(BaseModel):
         "https://huggingface.co", description="The OpenID provider behind that client."
     )
     max_prompt_chars: int = Field(2000, ge=10, le=100_000, description="Longest own prompt.")
+    prompt_ending: str = Field(
+        "",
+        max_length=200,
+        description="A sentence put behind each prompt of the bank, for everybody to see, such as "
+        f"`{USUAL_ENDING}`; empty for none.",
+    )
     max_new_tokens: int = Field(160, ge=1, le=4096, description="Longest response, in tokens.")
     temperature: float = Field(0.8, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
@@ -196,6 +205,14 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."
     )
+
+    @field_validator("prompt_ending")
+    @classmethod
+    def _is_one_line(cls, words: str) -> str:
+        # Of no width is allowed: some languages write with such characters.
+        if any(unicodedata.category(letter) in _NOT_ON_A_LINE for letter in words):
+            raise ValueError("a prompt's ending is one line of text")
+        return words.strip()
 
     @field_validator("personas")
     @classmethod

@@ -19,7 +19,7 @@ from backend.engines.attention import use_one_token_attention, use_plain_attenti
 from backend.engines.kernels import compiled_kernels
 from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
-from backend.shipped_prompts import shipped
+from backend.shipped_prompts import USUAL_ENDING, shipped
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts
@@ -28,7 +28,6 @@ from trainer.scoring import response_logps
 from trainer.types import Message, PreferencePair, ResponseTokens
 
 _AT_ONCE = 32  # rows of a batch
-_ENDING = "Answer in two or three sentences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ def as_prompt(question: str, wish: str = "") -> tuple[Message, ...]:
 
     Cut off at the limit, nearly all of them would be equally long, whatever a user likes.
     """
-    return ({"role": "user", "content": f"{question} {wish or _ENDING}"},)
+    return ({"role": "user", "content": f"{question} {wish or USUAL_ENDING}"},)
 
 
 @dataclass(frozen=True, slots=True)

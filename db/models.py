@@ -154,7 +154,7 @@ class Prompt(Base):
     text: Mapped[str] = mapped_column(Text)
     topic: Mapped[str] = mapped_column(String(64))
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True)
-    bank_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # sha256 of bank text
+    bank_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # sha256 of shipped text
     active: Mapped[bool] = mapped_column(default=True)
     earlier: Mapped[list[Any] | None]  # the messages before this one, as the user saw them
     created_at: Mapped[datetime]

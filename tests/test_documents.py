@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import metadata_load
 
 from backend.settings import Settings
+from backend.shipped_prompts import USUAL_ENDING
 from dev.document_settings import table
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +129,13 @@ def test_every_make_target_named_exists() -> None:
     for name in DOCUMENTS:
         named = re.findall(r"(?:^|`)make ([a-z][\w-]*)", _text(name), re.MULTILINE)
         assert set(named) <= targets, name
+
+
+def test_the_demo_asks_as_the_style_directions_were_made() -> None:
+    recipe = _text("Makefile").split("\ndemo:")[1].split("\n\n")[0]
+    assert f'ATTUNE_PROMPT_ENDING="{USUAL_ENDING}"' in recipe
+    known = {f"ATTUNE_{field.upper()}" for field in Settings.model_fields}
+    assert set(re.findall(r"ATTUNE_[A-Z_]+", recipe)) <= known
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

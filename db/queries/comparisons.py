@@ -144,7 +144,10 @@ def count_comparisons(session: Session, user_id: int) -> int:
 
 
 def shared_comparison(session: Session, user_id: int, version_id: int) -> Comparison | None:
-    """The oldest pair this version made under e₀, in two styles, on a prompt new to this user."""
+    """The oldest pair this version made under e₀, in two styles, on a prompt still asked.
+
+    New to this user, and not refused in another wording.
+    """
     own = aliased(Comparison)
     personal = exists().where(
         Response.comparison_id == Comparison.id,
@@ -160,6 +163,8 @@ def shared_comparison(session: Session, user_id: int, version_id: int) -> Compar
         .where(
             Comparison.purpose == "learn",
             Prompt.owner_id.is_(None),
+            Prompt.active,
+            ~unwanted(user_id),
             Comparison.repeat_of_id.is_(None),
             Comparison.stopped_at.is_(None),
             _made_by(version_id),
@@ -240,12 +245,6 @@ def stalest_prompt_ids(session: Session, user_id: int, limit: int) -> Sequence[i
         .limit(limit)
     )
     return session.scalars(statement).all()
-
-
-def bank_keys(session: Session) -> set[str]:
-    """The keys of every bank prompt, retired ones included."""
-    keys = session.scalars(select(Prompt.bank_key).where(Prompt.bank_key.is_not(None)))
-    return {key for key in keys if key is not None}
 
 
 def probe_prompts(session: Session, limit: int) -> Sequence[Prompt]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from backend import prompts
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.prefetch import Prefetcher
 from db.models import Choice, Comparison, Prompt, Response
@@ -26,11 +25,6 @@ def house(database: Database, clock: Clock, tmp_path: Path) -> Iterator[House]:
     """A desk without prefetching."""
     with open_house(database, clock, tmp_path) as house:
         yield house
-
-
-def test_the_bank_is_imported_once(database: Database, clock: Clock) -> None:
-    assert prompts.import_bank(database, clock()) >= 300
-    assert prompts.import_bank(database, clock()) == 0
 
 
 def test_a_pair_streams_in_and_is_stored_whole(house: House) -> None:

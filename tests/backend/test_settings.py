@@ -37,10 +37,19 @@ def test_drafts_can_be_turned_off() -> None:
     assert load_settings({"ATTUNE_DRAFTS": "1"}).drafts == 1
 
 
+def test_a_prompts_ending_is_one_line_in_any_language() -> None:
+    assert load_settings({}).prompt_ending == ""
+    for words in (" Be brief. ", "二、三文で答えてください。", "کوتاه می\u200cنویسم."):
+        assert load_settings({"ATTUNE_PROMPT_ENDING": words}).prompt_ending == words.strip()
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"ATTUNE_DRAFTS": "0"}, "ATTUNE_DRAFTS='0'"),
+        ({"ATTUNE_PROMPT_ENDING": "Be\nbrief."}, "a prompt's ending is one line of text"),
+        ({"ATTUNE_PROMPT_ENDING": "Be\u2028brief."}, "a prompt's ending is one line of text"),
+        ({"ATTUNE_PROMPT_ENDING": "a" * 201}, "should have at most 200 characters"),
         ({"ATTUNE_PROT": "1"}, "unknown setting ATTUNE_PROT; did you mean ATTUNE_PORT?"),
         ({"ATTUNE_PORT": "many"}, "ATTUNE_PORT='many'"),
         ({"ATTUNE_SIGNUP": "maybe"}, "ATTUNE_SIGNUP='maybe'"),

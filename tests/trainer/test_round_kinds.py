@@ -101,17 +101,27 @@ def test_a_round_runs_with_every_loss(
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("kind", ["full", "vector"])
 def test_a_round_learns_with_the_profile_that_was_served(
-    base: LanguageModel, round_request: Request, initial: Path, tokenizer
+    base: LanguageModel, round_request: Request, initial: Path, tokenizer, kind: RoundKind
 ) -> None:
     pairs = opposed_pairs(tokenizer)
     written = tuple(replace(p, profile="I like it short.") if p.user_id == 1 else p for p in pairs)
-    plain = run(base, round_request(pairs=pairs))
-    told = run(base, round_request(pairs=written, output=str(initial.parent / "told")))
+    plain = run(base, round_request(kind=kind, pairs=pairs))
+    folder = initial.parent / "told"
+    told = run(base, round_request(kind=kind, pairs=written, output=str(folder)))
     # π_ref reads no profile; the personal term does.
     assert plain.reference_logps_nats == told.reference_logps_nats
     assert plain.curve[0]["margin_nats"] != told.curve[0]["margin_nats"]
-    assert plain.curve[0]["accuracy_generic"] == told.curve[0]["accuracy_generic"]
+    generic = [result.curve[0].get("accuracy_generic") for result in (plain, told)]
+    assert generic[0] == generic[1]
+    assert (generic[0] is None) == (kind == "vector")
+    losses = epoch_means(told, "loss")
+    assert losses[-1] < losses[0]
+    # Another vector is learnt beside the words than without them.
+    paths = (Path(plain.artifact), folder)
+    without, beside = (load_version(p, base_identity=IDENTITY).vectors.vector(1) for p in paths)
+    assert not torch.allclose(without, beside)
 
 
 def mostly(style: int) -> StyleShares:
