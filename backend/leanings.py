@@ -29,7 +29,7 @@ FEWEST = 10  # choices, below which nothing is said
 SURE = 0.9
 MOST = 5
 # Standard deviations of a weight over random choices. Beyond it lies one of 18 traits of about one
-# person of ten who chooses so (simulated: 15 % at most, 40 choices being the worst).
+# person of seven who chooses so (simulated: 18 % at most, 40 choices being the worst).
 _BEYOND_CHANCE = 2.8
 _REMEMBERED = 256  # users
 
