@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from backend.engines import kernels
-from backend.engines.kernels import build
+from backend.engines import kernels as module
+from backend.engines.kernels import Kernels, build
 
 
 def test_the_kernels_are_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,17 +26,17 @@ def test_the_kernels_are_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPa
 
     def ask() -> None:
         together.wait(60)
-        kernels.compiled_kernels()
+        module.compiled_kernels()
 
-    kernels._compiled.cache_clear()
+    module._compiled.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(kernels, "build", build)
+    monkeypatch.setattr(module, "build", build)
     callers = [threading.Thread(target=ask) for _ in range(2)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(60)
-    kernels._compiled.cache_clear()
+    module._compiled.cache_clear()
     assert made == ["cc"]
 
 
@@ -43,3 +44,11 @@ def test_a_compiler_that_fails_is_no_compiler(tmp_path: Path) -> None:
     assert build(str(tmp_path / "cc")) is None
     assert build("false") is None
     assert build("true") is None
+
+
+def test_a_product_of_many_rows_is_made_some_at_a_time(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(150, 20), torch.randn(9, 20), torch.randn(9)
+    y = torch.empty(150, 9)
+    kernels.linear(x.data_ptr(), w.data_ptr(), b.data_ptr(), y.data_ptr(), 150, 20, 9)
+    assert torch.allclose(y, x @ w.T + b, atol=1e-5)
