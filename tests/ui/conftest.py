@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize, expect
 
 from dev.running import RunningApp
 from tests.conftest import where_it_is_morning
@@ -107,6 +107,22 @@ def enter(page: Page, address: str) -> None:
 def settled(page: Page) -> None:
     """A pair is there and the bar listens."""
     expect(page.locator("#choose-a")).to_be_enabled()
+
+
+def answer_to_click(page: Page, button: str) -> Response:
+    """What the server answers to this click; a clock's refresh may be under way beside it."""
+    component = page.evaluate(
+        "id => window.gradio_config.components.find(one => one.props.elem_id === id).id",
+        button.removeprefix("#"),
+    )
+
+    def of_this_click(response: Response) -> bool:
+        sent = response.request.post_data_json if "/gradio_api/run/" in response.url else None
+        return sent is not None and sent["trigger_id"] == component
+
+    with page.expect_response(of_this_click) as answered:
+        page.locator(button).click()
+    return answered.value
 
 
 def name_of(page: Page) -> str:

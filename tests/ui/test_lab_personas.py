@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from dev.running import RunningApp
 from dev.waiting import wait_for
-from tests.ui.conftest import Stored, sign_in
+from tests.ui.conftest import Stored, answer_to_click, sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -93,9 +93,7 @@ def test_every_handler_asks_for_the_role(researcher: Page, stored: Stored, butto
         expect(researcher.locator("#personas-stop")).to_be_enabled()
     stored.rows("UPDATE users SET role = 'annotator' WHERE is_guest = 1")
     before = choices(stored)
-    with researcher.expect_response("**/gradio_api/run/**") as answered:
-        researcher.locator(button).click()
-    assert answered.value.status in {401, 403}
+    assert answer_to_click(researcher, button).status in {401, 403}
     if button == "#personas-stop":
         wait_for(lambda: choices(stored) > before)
 
