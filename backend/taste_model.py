@@ -84,12 +84,12 @@ def fitted(differences: Vector) -> TasteModel:
     for _ in range(_STEPS):
         chances = 1 / (1 + np.exp(-differences @ weights))
         slope = differences.T @ (1 - chances) - precision * weights
-        step = np.linalg.solve(_curvature(differences, chances, precision), slope)
+        curvature = _curvature(differences, chances, precision)
+        step = np.linalg.solve(curvature, slope)
         weights = weights + step
         if np.abs(step).max() < _CLOSE:
             break
-        covariance = np.linalg.inv(_curvature(differences, chances, precision))
-        precision = 2 / (_SCALE**2 + weights**2 + np.diag(covariance))
+        precision = 2 / (_SCALE**2 + weights**2 + np.diag(np.linalg.inv(curvature)))
     chances = 1 / (1 + np.exp(-differences @ weights))
     covariance = np.linalg.inv(_curvature(differences, chances, precision))
     return TasteModel(weights, (covariance + covariance.T) / 2, precision, len(differences))

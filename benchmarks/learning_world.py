@@ -19,7 +19,7 @@ from backend.engines.attention import use_one_token_attention, use_plain_attenti
 from backend.engines.kernels import compiled_kernels
 from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
-from backend.shipped_prompts import USUAL_ENDING, shipped
+from backend.shipped_prompts import USUAL_ENDING, shipped, with_ending
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts
@@ -168,7 +168,7 @@ def as_prompt(question: str, wish: str = "") -> tuple[Message, ...]:
 
     Cut off at the limit, nearly all of them would be equally long, whatever a user likes.
     """
-    return ({"role": "user", "content": f"{question} {wish or USUAL_ENDING}"},)
+    return ({"role": "user", "content": with_ending(question, wish or USUAL_ENDING)},)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ def write_texts(
     """Sample one text per probe under the model as it stands.
 
     Rows leave the batch as they end, others take their places; equal probes that stand next to each
-    other and join together are read once. Numbers that are not finite become
-    bad text, not an error: the gate refuses it.
+    other and join together are read once. Numbers that are not finite become bad text, not an
+    error: the gate refuses it.
 
     Args:
         at_once: rows of a batch; all of them unless told.
