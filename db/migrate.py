@@ -6,10 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from db.session import Database
+from db.session import Database, one_at_a_time
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_KEY = 20402_05133  # any fixed number: one migrating process at a time on Postgres
@@ -30,7 +29,5 @@ def migrate(database: Database) -> None:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or written.
     """
     with database.write() as session:
-        connection = session.connection()
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
-        command.upgrade(migration_config(connection), "head")
+        one_at_a_time(session, _ADVISORY_KEY)
+        command.upgrade(migration_config(session.connection()), "head")

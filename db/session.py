@@ -80,3 +80,13 @@ def _prepare_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("attune_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def one_at_a_time(session: Session, key: int) -> None:
+    """Until the transaction ends no other process has this key; SQLite has one writer anyway.
+
+    Args:
+        key: any number that is no other purpose's.
+    """
+    if session.connection().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})

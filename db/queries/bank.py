@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, literal, select, text
+from sqlalchemy import insert, literal, select
 from sqlalchemy.orm import Session
 
 from db.models import Prompt, UnwantedPrompt
+from db.session import one_at_a_time
 
 _ADVISORY_KEY = 20402_05134  # any fixed number: one process at a time on Postgres
 
 
 def lock_bank(session: Session) -> None:
-    """Until the transaction ends, nobody else changes the bank; SQLite has one writer anyway."""
-    if session.connection().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
+    """Until the transaction ends, nobody else changes the bank."""
+    one_at_a_time(session, _ADVISORY_KEY)
 
 
 def bank_by_key(session: Session) -> dict[str, Prompt]:
