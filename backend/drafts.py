@@ -4,7 +4,7 @@ A taste model tells two texts apart long before training makes the model write t
 nobody is watching the words come, a personal response is written several times, as the user is
 served and along styles the user may like, and the draft with the highest utility is shown. Ranking
 is the quick half of personalization, vectors and adapter are the slow one. Drafts that repeat
-themselves, or only what was asked, are passed over.
+themselves, or only what was asked, or speak of something else, are passed over.
 
 Pure but for the random generator handed in. Knows nothing of engines and databases.
 """
@@ -23,9 +23,18 @@ from backend.taste_model import TasteModel
 _AS_SERVED = 2  # drafts under the user's own vector; the others are made along styles
 _REPEATING = 0.3  # share of repeated 4-grams of words, as the gate's bound
 _OWN_WORDS = 4  # of a text that answers; whoever likes it short would else get the question back
-_WORD = re.compile(r"\w+")
+_STEM = 4  # letters that tell a word, whatever its ending; a plural's s is none
+_SHORTEST = 3  # letters of a word that names a matter
+_NAMES_NOTHING = (
+    "about all and answer any are but can could describe did does explain for from get give has "
+    "have help how its just know like make might not one our out please question say sentences "
+    "should some suggest tell than that the their them then there these they this those three two "
+    "use was what when where which who why will with without would write you your"
+)
+_WORD = re.compile(r"[^\W\d_]+")
 _QUESTION = re.compile(r"[^.!?]*\?")
 _GRAM = 4
+_NO_MATTER = frozenset(_WORD.findall(_NAMES_NOTHING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,39 @@ def best_of(texts: Sequence[str], taste: TasteModel, asked: str) -> int:
 
 
 def _sound(text: str, asked: str) -> bool:
-    return repetition(text) <= _REPEATING and own_words(text, asked) >= _OWN_WORDS
+    return (
+        repetition(text) <= _REPEATING
+        and own_words(text, asked) >= _OWN_WORDS
+        and names_the_matter(text, asked)
+    )
 
 
 def own_words(text: str, asked: str) -> int:
     """Different words that a text states: those of `asked` and those of questions do not count."""
-    stated = _QUESTION.sub(" ", text)
-    return len(set(_WORD.findall(stated.casefold())).difference(_WORD.findall(asked.casefold())))
+    return len(set(_stated(text)).difference(_words(asked)))
+
+
+def names_the_matter(text: str, asked: str) -> bool:
+    """Whether a text states a word of what was asked, or nothing asked could be named.
+
+    A small model answers many a prompt by offering its help, or with what comes to its mind; where
+    short drafts are liked, those would be the first.
+    """
+    matter = _matters(_words(asked))
+    return not matter or not matter.isdisjoint(_matters(_stated(text)))
+
+
+def _matters(words: Sequence[str]) -> set[str]:
+    named = [word for word in words if len(word) >= _SHORTEST and word not in _NO_MATTER]
+    return {word.removesuffix("s")[:_STEM] for word in named}
+
+
+def _stated(text: str) -> list[str]:
+    return _words(_QUESTION.sub(" ", text))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
 
 
 def repetition(text: str) -> float:

@@ -91,7 +91,7 @@ class Settings(BaseModel):
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
     prefetch: int = Field(2, ge=0, le=8, description="Comparisons kept ready per active user.")
     max_batch: int = Field(
-        16,
+        24,
         ge=2,
         le=256,
         description="Responses generated at once; the drafts of one response, its other side and a "
@@ -117,7 +117,7 @@ class Settings(BaseModel):
         "and 0.6 with the styled user model, which learns from them.",
     )
     drafts: int = Field(
-        12,
+        20,
         ge=1,
         le=32,
         description="Personal responses that are compared with others are the best of so many, by "

@@ -80,7 +80,7 @@ SIZES = {
 # Recipes are searched on other personas and other prompts than those reported.
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
-_DRAFTS = 12  # as the app has it
+_DRAFTS = 20  # as the app has it
 _ON_TRIAL = "styled"  # the user model, by the recipe it is shipped with
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from backend.drafts import Draft, best_of, draw_drafts, own_words, repetition
+from backend.drafts import Draft, best_of, draw_drafts, names_the_matter, own_words, repetition
 from backend.styles import Style, load_styles
 from backend.taste_model import STRANGER, TasteModel
 from backend.traits import COUNT, NAMES
@@ -96,6 +96,31 @@ def test_an_echo_and_a_mere_question_are_no_answers() -> None:
         assert best_of([worse, told], LIKES_SHORT, asked) == 1
     # Nothing else being there, the shortest still suits.
     assert best_of(["Bees make honey, bees do.", "Honey!"], LIKES_SHORT, asked) == 1
+
+
+def test_what_speaks_of_something_else_is_no_answer() -> None:
+    asked = "How do bees make honey? Answer in two sentences."
+    told = "A bee collects nectar and dries it."
+    for worse in (
+        "I'm ready to help you. What's your question?",
+        "Sure, I'll answer in two sentences.",
+        "Dear Sarah, I hope this message finds you well in your garden!",
+    ):
+        for taste in (LIKES_SHORT, LIKES_LONG):
+            assert best_of([worse, told], taste, asked) == 1
+    # Digits are no words of one's own.
+    assert best_of(["Bees: 1. 1. 2. 3. 4. 5. 6.", told], LIKES_SHORT, asked) == 1
+
+
+def test_naming_the_matter_by_hand() -> None:
+    assert names_the_matter("Glaciers freeze.", "Why is a glacier cold?"), "by its first letters"
+    assert names_the_matter("One bee does.", "How do bees fly?")
+    assert names_the_matter("DNA is a plan.", "Explain DNA.")
+    assert not names_the_matter("A plan.", "Explain DNA.")
+    # Neither words that any prompt may have nor questions name what it is about.
+    assert not names_the_matter("What would you like? Tell me about it.", "Tell me about ice.")
+    assert not names_the_matter("Is it ice?", "Tell me about ice.")
+    assert names_the_matter("So it is.", "Why?"), "where nothing could be named"
 
 
 def test_own_words_by_hand() -> None:
