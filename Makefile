@@ -15,6 +15,7 @@ help:
 	@echo "make fix         format and mend what ruff can"
 	@echo "make screens     renew the pictures in docs/screens"
 	@echo "make bench-learning  what is learnt, from result files (FULL=1: the long form, AGAIN=1: anew)"
+	@echo "                     SIZE=individual: of vectors of one's own and an adapter that all share"
 	@echo "make bench-loop  measure the loop; one JSON line last"
 	@echo "make bench-desk  measure the compare page under a quick keyboard user; one JSON line last"
 	@echo "make bench-pdpo  measure an optimizer step beside its peers; one JSON line last"
@@ -69,7 +70,7 @@ bench-desk: $(VENV)/ready-dev chromium
 	@$(BIN)/python -m benchmarks.desk
 
 bench-learning: $(VENV)/ready-dev
-	@$(BIN)/python -m benchmarks.learning --size $(if $(FULL),full,plain) $(if $(AGAIN),--again)
+	@$(BIN)/python -m benchmarks.learning --size $(or $(SIZE),$(if $(FULL),full,plain)) $(if $(AGAIN),--again)
 
 # TRL is compared with where it can be installed: in an environment of its own that looks into the
 # first, since pandas, and with it the app, would take up what TRL brings along.

@@ -28,7 +28,7 @@ from benchmarks.learning_state import Plan, State
 from benchmarks.learning_trial import Trial
 from benchmarks.learning_world import World, questions
 from benchmarks.sections import put_between
-from trainer.config import TrainConfig, recipe_for
+from trainer.config import TrainConfig, UserModelKind, recipe_for
 from trainer.language_model import load_language_model
 from trainer.prompting import PromptFormat
 
@@ -40,8 +40,13 @@ _FIGURES = _ROOT / "docs" / "figures"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is done; `rules` are the reported personas, never those recipes are tuned on."""
+    """How much is done; `rules` are the reported personas, never those recipes are tuned on.
 
+    Attributes:
+        user_model: the one on trial, by the recipe it is shipped with.
+    """
+
+    user_model: UserModelKind = "styled"
     rules: tuple[str, ...]
     rounds: int
     checkpoints: tuple[int, ...]
@@ -63,6 +68,18 @@ SIZES = {
         seeds=(0,),
         new_tokens=96,
     ),
+    # P-DPO as published: where all share an adapter, a user who stays away can be forgotten.
+    "individual": Size(
+        user_model="individual",
+        rules=("shorter", "longer", "simple words", "technical words"),
+        rounds=4,
+        checkpoints=(20,),
+        held_out=24,
+        own_adapters=False,
+        rounds_of_others=20,
+        seeds=(0,),
+        new_tokens=96,
+    ),
     "full": Size(
         rules=(
             *("shorter", "longer", "lists", "no lists"),
@@ -81,19 +98,23 @@ SIZES = {
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
 _DRAFTS = 20  # as the app has it
-_ON_TRIAL = "styled"  # the user model, by the recipe it is shipped with
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
+    "individual": "Individual: a vector of one's own and an adapter that all share",
     "full": "Full: eight personas, 40 choices each",
 }
-_COMMANDS = {"plain": "make bench-learning", "full": "FULL=1 make bench-learning"}
+_COMMANDS = {
+    "plain": "make bench-learning",
+    "individual": "SIZE=individual make bench-learning",
+    "full": "FULL=1 make bench-learning",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the trials that have no result file yet, then write the report."""
     options = _options(arguments)
     size = SIZES[options.size]
-    config = _recipe(json.loads(options.recipe))
+    config = recipe_for(**({"user_model": size.user_model} | json.loads(options.recipe)))
     for seed in options.seeds if options.seeds is not None else size.seeds:
         target = options.results / f"learning-{options.size}-{seed}.json"
         if options.again or not target.exists():
@@ -120,10 +141,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--recipe", default="{}", help="training settings to change, as JSON")
     return parser.parse_args(arguments)
-
-
-def _recipe(changes: dict[str, Any]) -> TrainConfig:
-    return recipe_for(**({"user_model": _ON_TRIAL} | changes))
 
 
 def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bool) -> None:

@@ -13,6 +13,7 @@ from trainer.config import TrainConfig
 
 FIRST = 1  # the user who stays away
 _SEED = 41
+_EACH = 4  # texts a prompt: the drop is to be told from what drawing them anew would change
 
 
 def after_others(
@@ -43,7 +44,12 @@ def after_others(
 def rate_of_user(
     world: World, prompts: Prompts, arm: Arm, config: TrainConfig, *, user: int, rule: str
 ) -> float:
-    """How often the user's texts suit its rule better than generic ones, ties half."""
+    """How often the user's texts, one draft each, suit its rule better than generic ones, ties half.
+
+    Args:
+        prompts: answered several times each.
+    """
+    prompts = [prompt for prompt in prompts for _ in range(_EACH)]
     with in_place(world.base, arm, config) as (_, users):
         served = users.vectors()
         writers = {"generic": served.generic, "mine": served.vector(user)}
