@@ -44,7 +44,7 @@ def after_others(
 def rate_of_user(
     world: World, prompts: Prompts, arm: Arm, config: TrainConfig, *, user: int, rule: str
 ) -> float:
-    """How often the user's texts, one draft each, suit its rule better than generic ones, ties half.
+    """How often the user's texts, single drafts, suit its rule better than generic ones, ties half.
 
     Args:
         prompts: answered several times each.
