@@ -22,21 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from backend.base_model import BaseModel
-from backend.engines.base import VersionRef
-from backend.engines.local import LocalEngine
 from backend.settings import load_settings
 from benchmarks import devices
+from benchmarks.engine_equality import agreement, equality
 from benchmarks.engine_report import write_report
-from benchmarks.engine_world import USERS, Peer, endless, requests, write_version
+from benchmarks.engine_world import BATCHES, NEW_TOKENS, USERS, Sides, requests
 from dev.running import RunningApp
-from trainer.language_model import LanguageModel, load_language_model, resolve_device
+from trainer.language_model import resolve_device
 
-NEW_TOKENS = 64
 REPEATS = 5
-BATCHES = (1, 2, 4, 8, 16)
 BATCH_TOKENS = 16
 BATCH_REPEATS = 2
 
@@ -53,8 +48,9 @@ def main() -> None:
     model = devices.found(told.model)
     device = resolve_device(told.device)
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, ExitStack() as stack:
+        equal = equality(model, told)
         sides = Sides(model, Path(folder) / "version", told, stack)
-        dtype = str(sides.bytes[0].dtype).removeprefix("torch.")
+        dtype = str(sides.weights[0].dtype).removeprefix("torch.")
         figures: dict[str, Any] = {
             "kind": devices.kind(device, dtype),
             "machine": devices.machine(device),
@@ -63,7 +59,7 @@ def main() -> None:
             "dtype": dtype,
             "new_tokens": NEW_TOKENS,
         }
-        figures |= equality(sides)
+        figures |= equal | agreement(sides)
         figures |= pairs(sides, told.repeats)
         figures |= ceiling(sides, told.repeats)
         if device.type == "cuda":
@@ -75,99 +71,6 @@ def main() -> None:
     print(json.dumps(figures | {"tokens_per_s_by_rows": batches}), flush=True)
     if not told.no_report:
         write_report(figures, batches, day=datetime.now(UTC).date())
-
-
-class Sides:
-    """One version, served by the engine as the app has it, by one with room for 16, by `Peer`."""
-
-    def __init__(
-        self, model: BaseModel, version: Path, told: argparse.Namespace, stack: ExitStack
-    ) -> None:
-        self._model, self._version, self._told, self._stack = model, version, told, stack
-        plain = self._load()
-        write_version(plain, version)
-        self.bytes = [w.weight for w in plain.model.modules() if isinstance(w, nn.Linear)]
-        self.peer = Peer(plain, version)
-        self._engines = [
-            self._engine(rows) for rows in (load_settings({}).max_batch, 2 * len(USERS))
-        ]
-
-    def uncaptured(self) -> LocalEngine:
-        """An engine whose steps on a GPU are run as they come."""
-        return self._engine(load_settings({}).max_batch, capture=False)
-
-    def _engine(self, rows: int, *, capture: bool = True) -> LocalEngine:
-        engine = LocalEngine(
-            self._load(), max_batch=rows, threads=self._told.threads, capture=capture
-        )
-        self._stack.callback(engine.close)
-        engine.swap(VersionRef(1, self._version))
-        return engine
-
-    def _load(self) -> LanguageModel:
-        base = load_language_model(
-            self._model.path,
-            self._model.identity,
-            device=self._told.device,
-            dtype=self._told.dtype,
-        )
-        endless(base)
-        return base
-
-    def generate(
-        self, users: Sequence[int], rows: int, tokens: int, *, sampled: bool
-    ) -> list[tuple[int, ...]]:
-        """The same as `Peer.generate`: a call per user, all at once."""
-        engine = self._engines[rows * len(users) > load_settings({}).max_batch]
-        calls = [engine.generate(requests(u, rows, tokens, sampled=sampled)) for u in users]
-        return [made.token_ids for call in calls for made in call.result()]
-
-    def first_text_s(self) -> float:
-        """From the call until somebody could read something."""
-        started = time.perf_counter()
-        running = self._engines[0].generate(requests(1, 2, NEW_TOKENS, sampled=True))
-        next(state for state in running.stream() if any(state))
-        seconds = time.perf_counter() - started
-        running.cancel()
-        running.result()
-        return seconds
-
-
-def equality(sides: Sides) -> dict[str, Any]:
-    """Greedy tokens of every user, as a pair and all eight together, against `generate` alone.
-
-    And each side against itself, in a batch and out of it: where rounding decides, as in bfloat16,
-    `generate` in a batch of eight is no yardstick for itself alone.
-    """
-    together = sides.generate(USERS, 2, NEW_TOKENS, sampled=False)
-    by_pairs = [
-        row for user in USERS for row in sides.generate([user], 2, NEW_TOKENS, sampled=False)
-    ]
-    alone = [sides.peer.generate([user], 1, NEW_TOKENS, sampled=False)[0] for user in USERS]
-    in_a_batch = sides.peer.generate(USERS, 1, NEW_TOKENS, sampled=False)
-    wanted = [row for row in alone for _ in range(2)]
-    served, expected = together + by_pairs[:2], wanted + wanted[:2]
-    return {
-        "greedy_tokens_equal": served == expected,
-        "greedy_tokens_agreeing": _agreeing(served, expected),
-        "greedy_tokens_compared": sum(map(len, expected)),
-        "engine_equals_itself_in_any_company": together == by_pairs,
-        "generate_agrees_with_itself": round(
-            _agreeing(in_a_batch, alone) / sum(map(len, alone)), 2
-        ),
-    }
-
-
-def _agreeing(made: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> int:
-    return sum(agreeing(a, b) for a, b in zip(made, wanted, strict=True))
-
-
-def agreeing(made: Sequence[int], wanted: Sequence[int]) -> int:
-    """Tokens until the first that differs."""
-    for place, (a, b) in enumerate(zip(made, wanted, strict=True)):
-        if a != b:
-            return place
-    return len(made)
 
 
 def pairs(sides: Sides, repeats: int) -> dict[str, Any]:
@@ -190,7 +93,7 @@ def pairs(sides: Sides, repeats: int) -> dict[str, Any]:
 
 def ceiling(sides: Sides, repeats: int) -> dict[str, Any]:
     """Steps per second at one pair, against reading every weight once per step."""
-    device = sides.bytes[0].device
+    device = sides.weights[0].device
     if device.type == "cuda":
         return ceiling_on_gpu(sides, repeats, devices.copy_bytes_per_s(device))
     return ceiling_on_cpu(sides, repeats)
@@ -199,7 +102,7 @@ def ceiling(sides: Sides, repeats: int) -> dict[str, Any]:
 def ceiling_on_gpu(sides: Sides, repeats: int, bytes_per_s: float) -> dict[str, Any]:
     """The reading is at the speed of a copy within the GPU's memory."""
     whole, start = alternating([step_of(sides, NEW_TOKENS), step_of(sides, 1)], repeats)
-    size = sum(weight.numel() * weight.element_size() for weight in sides.bytes)
+    size = sum(weight.numel() * weight.element_size() for weight in sides.weights)
     step_s = (whole - start) / (NEW_TOKENS - 1)
     return {
         "fraction_of_bandwidth_ceiling": round(size / bytes_per_s / step_s, 2),
@@ -211,7 +114,7 @@ def ceiling_on_gpu(sides: Sides, repeats: int, bytes_per_s: float) -> dict[str, 
 
 def uncaptured(sides: Sides, repeats: int) -> dict[str, Any]:
     """What capturing steps gives at one pair."""
-    plain = sides.uncaptured()
+    plain = sides.engine(capture=False)
 
     def pair_of_plain() -> object:
         return plain.generate(requests(USERS[0], 2, NEW_TOKENS, sampled=False)).result()
@@ -227,9 +130,9 @@ def step_of(sides: Sides, tokens: int) -> Callable[[], object]:
 
 def ceiling_on_cpu(sides: Sides, repeats: int) -> dict[str, Any]:
     """The reading is the faster of a sum over the weights and a product with a vector."""
-    vectors = {w.shape[1]: torch.ones(w.shape[1], dtype=w.dtype) for w in sides.bytes}
+    vectors = {w.shape[1]: torch.ones(w.shape[1], dtype=w.dtype) for w in sides.weights}
     # The same bytes as fp32, whatever they mean: sums of bfloat16 are slower than their reading.
-    read = [weight.detach().view(torch.float32) for weight in sides.bytes]
+    read = [weight.detach().view(torch.float32) for weight in sides.weights]
 
     @torch.inference_mode()
     def sums() -> None:
@@ -238,13 +141,13 @@ def ceiling_on_cpu(sides: Sides, repeats: int) -> dict[str, Any]:
 
     @torch.inference_mode()
     def products() -> None:
-        for weight in sides.bytes:
+        for weight in sides.weights:
             torch.mv(weight, vectors[weight.shape[1]])
 
     whole, start, summing, multiplying = alternating(
         [step_of(sides, NEW_TOKENS), step_of(sides, 1), sums, products], repeats
     )
-    size = sum(weight.numel() * weight.element_size() for weight in sides.bytes)
+    size = sum(weight.numel() * weight.element_size() for weight in sides.weights)
     step_s = (whole - start) / (NEW_TOKENS - 1)
     return {
         "fraction_of_bandwidth_ceiling": round(min(summing, multiplying) / step_s, 2),

@@ -6,9 +6,12 @@ embeddings with left padding, and the head's input made contiguous, which is fas
 
 from __future__ import annotations
 
+import argparse
 import json
+import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,18 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backend.engines.base import Condition, GenerationRequest, Message, Sampling
+from backend.base_model import BaseModel
+from backend.engines.base import Condition, GenerationRequest, Message, Sampling, VersionRef
+from backend.engines.local import LocalEngine
+from backend.settings import load_settings
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, initial_adapter
 from trainer.config import TrainConfig
-from trainer.language_model import LanguageModel
+from trainer.language_model import LanguageModel, load_language_model
 from trainer.prompting import PromptFormat, embed
 
+NEW_TOKENS = 64
+BATCHES = (1, 2, 4, 8, 16)  # rows
 USERS = tuple(range(1, 9))
 PROMPTS = (
     "How do I start running?",
@@ -149,3 +157,58 @@ def _merged(model: PreTrainedModel, version: Path) -> Any:  # `generate` is type
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].clone(memory_format=torch.contiguous_format),)
+
+
+class Sides:
+    """One version, served by the engine as the app has it and by `Peer`."""
+
+    def __init__(
+        self, model: BaseModel, version: Path, told: argparse.Namespace, stack: ExitStack
+    ) -> None:
+        self._model, self._version, self._told, self._stack = model, version, told, stack
+        plain = self._load()
+        write_version(plain, version)
+        self.weights = [w.weight for w in plain.model.modules() if isinstance(w, nn.Linear)]
+        self.peer = Peer(plain, version)
+        self._served = self.engine()
+
+    def engine(self, *, capture: bool = True) -> LocalEngine:
+        """One more engine.
+
+        Args:
+            capture: on a GPU; otherwise its steps are run as they come.
+        """
+        rows = max(load_settings({}).max_batch, BATCHES[-1])
+        engine = LocalEngine(
+            self._load(), max_batch=rows, threads=self._told.threads, capture=capture
+        )
+        self._stack.callback(engine.close)
+        engine.swap(VersionRef(1, self._version))
+        return engine
+
+    def _load(self) -> LanguageModel:
+        base = load_language_model(
+            self._model.path,
+            self._model.identity,
+            device=self._told.device,
+            dtype=self._told.dtype,
+        )
+        endless(base)
+        return base
+
+    def generate(
+        self, users: Sequence[int], rows: int, tokens: int, *, sampled: bool
+    ) -> list[tuple[int, ...]]:
+        """The same as `Peer.generate`: a call per user, all at once."""
+        calls = [self._served.generate(requests(u, rows, tokens, sampled=sampled)) for u in users]
+        return [made.token_ids for call in calls for made in call.result()]
+
+    def first_text_s(self) -> float:
+        """From the call until somebody could read something."""
+        started = time.perf_counter()
+        running = self._served.generate(requests(1, 2, NEW_TOKENS, sampled=True))
+        next(state for state in running.stream() if any(state))
+        seconds = time.perf_counter() - started
+        running.cancel()
+        running.result()
+        return seconds

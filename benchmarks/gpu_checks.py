@@ -1,9 +1,8 @@
-"""What only a GPU can show, and no benchmark measures: equality in fp32, and one copy of weights.
+"""What only a GPU can show, and no benchmark measures: what a step is made of, one copy of weights.
 
-`python -m benchmarks.gpu_checks` prints one JSON line. Greedy tokens of the engine, whose steps are
-captured, against those of `transformers.generate`; what a step is made of: model, captured and not,
-and draws; then a second process that attaches the base weights, and one that loads its own: what
-each allocates, and what the card has left.
+`python -m benchmarks.gpu_checks` prints one JSON line. Of a step: model, captured and not, and
+draws. Then a second process that attaches the base weights, and one that loads its own: what each
+allocates, and what the card has left.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,6 @@ from backend.base_model import BaseModel
 from backend.engines.captured import capture_on
 from backend.engines.static_batch import Rooms, StaticBatch
 from benchmarks import devices
-from benchmarks.engine import Sides, equality
 from trainer.decoding import Batch, DecodingBatch
 from trainer.language_model import LanguageModel, load_language_model, resolve_device
 from trainer.sampling import RowSampler, draw
@@ -49,19 +45,8 @@ def main() -> None:
         return
     model = devices.found(told.model)
     device = resolve_device(told.device)
-    figures = greedy_in_fp32(model, told.device)
     base = load_language_model(model.path, model.identity, device=str(device))
-    figures["ms"] = milliseconds(base)
-    figures |= sharing(base, model)
-    print(json.dumps(figures))
-
-
-def greedy_in_fp32(model: BaseModel, device: str) -> dict[str, Any]:
-    """Tokens of a pair alone and of eight users' pairs, as the engine's benchmark compares them."""
-    told = argparse.Namespace(threads=1, dtype="float32", device=device)
-    with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder, ExitStack() as stack:
-        found = equality(Sides(model, Path(folder) / "version", told, stack))
-    return {f"fp32_{name}": value for name, value in found.items()}
+    print(json.dumps({"ms": milliseconds(base)} | sharing(base, model)))
 
 
 @torch.inference_mode()

@@ -20,11 +20,10 @@ _LEGEND = """\
 - `engine`, `pdpo`, `together`: as `make bench-engine`, `make bench-pdpo` and `make bench-together`
   say them; a part that was not cut off has a section and a picture of its own.
 - `failed`: why a part did not come to its end; figures that it had printed by then stand beside it.
-- `checks`, from `benchmarks/gpu_checks.py`. `fp32_greedy_…`: tokens of the engine against those of
-  `transformers.generate`, both in fp32. `ms`: the model's part of a decoding step of so many rows,
-  as it comes and captured, and draws. `attach_…`, `load_…`: a process beside this one, attached to
-  the same weights or with its own: what it allocates, what the card has less, and whether its
-  logits are the same bits.
+- `checks`, from `benchmarks/gpu_checks.py`. `ms`: the model's part of a decoding step of so many
+  rows, as it comes and captured, and draws. `attach_…`, `load_…`: a process beside this one,
+  attached to the same weights or with its own: what it allocates, what the card has less, and
+  whether its logits are the same bits.
 """
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import engine_report
-from benchmarks.engine import agreeing, alternating
+from benchmarks.engine import alternating
+from benchmarks.engine_equality import agreeing
 from benchmarks.engine_report import section, write_report
 
 DAY = date(2026, 11, 23)
