@@ -65,23 +65,25 @@ def draw_drafts(
 
 
 def best_of(texts: Sequence[str], taste: TasteModel, asked: str) -> int:
-    """Index of the text with the highest utility among those that are sound answers.
+    """Index of the text with the highest utility among those that answer soundest.
 
-    The first one for a stranger; of empty ones only where there is nothing else.
+    The first of them for a stranger; an empty one only where there is nothing else.
 
     Args:
         asked: what the texts answer.
     """
-    written = [n for n, text in enumerate(texts) if text]
-    among = [n for n in written if _sound(texts[n], asked)] or written or [0]
+    written = [n for n, text in enumerate(texts) if text] or [0]
+    flaws = {n: _flaws(texts[n], asked) for n in written}
+    among = [n for n in written if flaws[n] == min(flaws.values())]
     return max(among, key=lambda n: taste.utility(texts[n])) if taste.choices else among[0]
 
 
-def _sound(text: str, asked: str) -> bool:
+def _flaws(text: str, asked: str) -> int:
+    """How many things speak against a text, whatever somebody likes."""
     return (
-        repetition(text) <= _REPEATING
-        and own_words(text, asked) >= _OWN_WORDS
-        and names_the_matter(text, asked)
+        (repetition(text) > _REPEATING)
+        + (own_words(text, asked) < _OWN_WORDS)
+        + (not names_the_matter(text, asked))
     )
 
 

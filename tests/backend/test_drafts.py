@@ -108,6 +108,8 @@ def test_what_speaks_of_something_else_is_no_answer() -> None:
     ):
         for taste in (LIKES_SHORT, LIKES_LONG):
             assert best_of([worse, told], taste, asked) == 1
+    # Where nothing names it, one flaw is better than two: scripts without spaces between words.
+    assert best_of([LOOPING, "A plant collects light.", "One."], LIKES_LONG, asked) == 1
     # Digits are no words of one's own.
     assert best_of(["Bees: 1. 1. 2. 3. 4. 5. 6.", told], LIKES_SHORT, asked) == 1
 
