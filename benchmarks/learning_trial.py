@@ -12,14 +12,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backend.drafts import best_of, draw_drafts
-from backend.styles import Style
 from backend.taste_model import TasteModel
 from benchmarks.learning_arms import (
     EVERYBODY,
@@ -30,26 +29,16 @@ from benchmarks.learning_arms import (
     train,
     untrained,
 )
+from benchmarks.learning_choosing import Choosing, another
 from benchmarks.learning_forgetting import FIRST, after_others, rate_of_user
 from benchmarks.learning_judge import answers, judged
 from benchmarks.learning_state import Plan, Results, State
-from benchmarks.learning_world import Asked, Questions, World, Written, as_prompt, preference
+from benchmarks.learning_world import Asked, Questions, World, Written, as_prompt
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
-from trainer.types import PreferencePair
 from trainer.user_vectors import UserVectors, served_vectors
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
-_MADE_PER_MISSING = (1, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A comparison before anything is written; `user` is None where everybody judges it."""
-
-    user: int | None
-    question: str
-    styles: tuple[Style, Style]
 
 
 class Trial:
@@ -73,13 +62,15 @@ class Trial:
         self._say = say
         self._users = range(1, len(plan.rules) + 1)
         self._state = state or State(random.Random(f"trial {plan.seed}"), self._untrained())
-        self._foreseen: dict[int, dict[str, float]] = {}  # pair → method → log-odds, nats
+        self._choosing = Choosing(world, plan, questions, self._state)
 
     def run(self, keep: Callable[[State], None] = lambda _state: None) -> Results:
         """The rounds that are still to do; `keep` gets the state after each."""
         for number in range(self._state.rounds + 1, self._plan.rounds + 1):
             self._say(f"round {number}: choosing")
-            fresh = [self._world.rows(pair) for pair in self._choose()]
+            with self._personal() as served:
+                chosen = self._choosing.choose(served)
+            fresh = [self._world.rows(pair) for pair in chosen]
             self._say(f"round {number}: {len(fresh)} choices, scoring")
             self._state.references |= self._world.references(fresh)
             self._score(fresh, number)
@@ -108,96 +99,13 @@ class Trial:
             return self._config
         return replace(self._config, user_model="individual", alpha=1.0, own_epochs=0)
 
-    def _choose(self) -> list[PreferencePair]:
-        """`per_round` decided comparisons of every persona, where they can be had.
-
-        First come pairs that everybody judges, then pairs made for one persona under its vector.
-        """
-        decided: dict[int, list[PreferencePair]] = {user: [] for user in self._users}
-        with self._personal() as served:
-            shared = round(self._plan.shared * self._plan.per_round)
-            for drawn, texts in self._made([None] * shared, served):
-                for user in self._users:
-                    self._judged(decided, user, drawn, texts)
-            # Some come without a preference: where pairs are still missing, more are made.
-            for made_per_missing in _MADE_PER_MISSING:
-                wanting = [
-                    user
-                    for user, pairs in decided.items()
-                    for _ in range(made_per_missing * (self._plan.per_round - len(pairs)))
-                ]
-                for drawn, texts in self._made(wanting, served):
-                    assert drawn.user is not None
-                    if len(decided[drawn.user]) < self._plan.per_round:
-                        self._judged(decided, drawn.user, drawn, texts)
-        return [pair for pairs in decided.values() for pair in pairs]
-
-    def _made(
-        self, wanting: Sequence[int | None], served: UserVectors
-    ) -> list[tuple[_Drawn, tuple[Written, Written]]]:
-        """One comparison for each user, or for all (None)."""
-        if not wanting:
-            return []
-        drawn = []
-        asked: list[Asked] = []
-        for user in wanting:
-            # Everybody goes through the prompts in one order: opposed tastes meet on one prompt.
-            training = self._questions.training
-            question = training[self._state.seen[user] % len(training)]
-            self._state.seen[user] += 1
-            styles = self._state.records.draw(user, self._state.rng)
-            if self._state.rng.random() >= self._plan.varied:
-                styles = (self._state.records.styles[0], self._state.records.styles[0])
-            drawn.append(_Drawn(user, question, styles))
-            asked += [self._asked(question, user, style, served) for style in styles]
-        texts = self._world.write(asked, seed=self._state.rng.randrange(2**31))
-        return list(zip(drawn, zip(texts[::2], texts[1::2], strict=True), strict=True))
-
-    def _asked(self, question: str, user: int | None, style: Style, served: UserVectors) -> Asked:
-        """A style is a vector of its own where there are directions, else a wish in the prompt."""
-        if served.styles is None:
-            return Asked(as_prompt(question, style.wish), served.vector(user))
-        nth = self._state.records.styles.index(style)
-        return Asked(as_prompt(question), served.styles[nth - 1] if nth else served.generic)
-
-    def _judged(
-        self,
-        decided: dict[int, list[PreferencePair]],
-        user: int,
-        drawn: _Drawn,
-        texts: tuple[Written, Written],
-    ) -> None:
-        """Let one persona judge; without a preference the comparison is counted only."""
-        self._state.asked += 1
-        pair = preference(
-            self._state.asked, user, drawn.question, texts, self._plan.rules[user - 1]
-        )
-        if pair is None:
-            self._state.results.ties += 1
-            return
-        first, second = (written.text for written in texts)
-        chosen = pair.chosen.token_ids == texts[0].token_ids
-        preferred, other = (first, second) if chosen else (second, first)
-        self._foreseen[pair.pair_id] = self._said_by_choices(user, preferred, other)
-        self._state.records.remember(user, preferred, other)
-        decided[user].append(pair)
-
-    def _said_by_choices(self, user: int, preferred: str, other: str) -> dict[str, float]:
-        """The log-odds of this choice by the choices that were made before it."""
-        records, another = self._state.records, self._another(user, self._state.rounds + 1)
-        return {
-            f"{PERSONAL}_taste": records.said(user, preferred, other),
-            "wrong_taste": records.said(another, preferred, other),
-            f"{POOLED}_taste": records.said_by_all(preferred, other),
-        }
-
     def _score(self, fresh: Sequence[PairRows], number: int) -> None:
         """The margins of new choices under every method, before any of them learns from them."""
         users = [pair.pair.user_id for pair in fresh]
         margins: dict[str, list[float]] = {}
         with self._personal() as served:
             vector = served.vector
-            others = {user: self._another(user, number) for user in self._users}
+            others = {user: another(user, number, len(self._users)) for user in self._users}
             for name, prefixes in (
                 (PERSONAL, [vector(user) for user in users]),
                 ("generic", [vector(None)] * len(users)),
@@ -224,7 +132,7 @@ class Trial:
                     "chosen_tokens": len(pair.pair.chosen.token_ids),
                     "rejected_tokens": len(pair.pair.rejected.token_ids),
                     **{name: round(values[index], 4) for name, values in margins.items()},
-                    **self._foreseen.pop(pair.pair.pair_id, {}),
+                    **self._choosing.foreseen.pop(pair.pair.pair_id, {}),
                 }
             )
 
@@ -239,11 +147,6 @@ class Trial:
                 )
             margins |= dict(zip(mine, found, strict=True))
         return [margins[i] for i in range(len(fresh))]
-
-    def _another(self, user: int, number: int) -> int:
-        """Somebody else, another one each round, opposed or not."""
-        count = len(self._users)
-        return (user - 1 + 1 + number % (count - 1)) % count + 1
 
     def _train(self, fresh: Sequence[PairRows], number: int) -> None:
         plan = self._plan
