@@ -57,29 +57,20 @@ class Size:
     new_tokens: int
 
 
+_PLAIN = Size(
+    rules=("shorter", "longer", "simple words", "technical words"),
+    rounds=4,
+    checkpoints=(20,),
+    held_out=12,
+    own_adapters=False,
+    rounds_of_others=0,
+    seeds=(0,),
+    new_tokens=96,
+)
 SIZES = {
-    "plain": Size(
-        rules=("shorter", "longer", "simple words", "technical words"),
-        rounds=4,
-        checkpoints=(20,),
-        held_out=12,
-        own_adapters=False,
-        rounds_of_others=0,
-        seeds=(0,),
-        new_tokens=96,
-    ),
+    "plain": _PLAIN,
     # P-DPO as published: where all share an adapter, a user who stays away can be forgotten.
-    "individual": Size(
-        user_model="individual",
-        rules=("shorter", "longer", "simple words", "technical words"),
-        rounds=4,
-        checkpoints=(20,),
-        held_out=24,
-        own_adapters=False,
-        rounds_of_others=20,
-        seeds=(0,),
-        new_tokens=96,
-    ),
+    "individual": replace(_PLAIN, user_model="individual", held_out=24, rounds_of_others=20),
     "full": Size(
         rules=(
             *("shorter", "longer", "lists", "no lists"),

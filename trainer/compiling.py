@@ -10,13 +10,45 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 _COMPILERS = ("cc", "gcc", "clang")
 _OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno")
 _COMPILING_S = 60.0
 
 logger = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
+
+
+def compiled_once(
+    source: Path, made_of: Callable[[ctypes.CDLL], _Made]
+) -> Callable[[], _Made | None]:
+    """What gives the functions of `source`, compiled when somebody first asks for them.
+
+    The first caller has them compiled, whoever comes meanwhile waits. None without a compiler that
+    can make them.
+
+    Args:
+        made_of: what is made of the library.
+    """
+    compiling = threading.Lock()
+
+    @cache
+    def once() -> _Made | None:
+        found = compiler()
+        library = None if found is None else compiled(source, found)
+        return None if library is None else made_of(library)
+
+    def functions() -> _Made | None:
+        with compiling:
+            return once()
+
+    return functions
 
 
 def compiler() -> str | None:

@@ -10,21 +10,18 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.compiling import compiled, compiler
+from trainer.compiling import compiled_once
 from trainer.packing import Segment
 
 TYPES = (torch.float32, torch.bfloat16)
 
-_SOURCE = Path(__file__).parent / "native" / "kernels.c"
 _NAMES = ("tree", "tree_back", "norm", "norm_back", "gate", "gate_back", "turn", "logps")
-_compiling = threading.Lock()
 _SMALL = 1 << 14  # numbers, less than which one thread works through by itself
 
 
@@ -271,22 +268,6 @@ class RunningLogps:
         return self._of_labels - self._tops - self.sums.log()
 
 
-def kernels() -> Kernels | None:
-    """The compiled functions; None without a compiler that can make them.
-
-    The first caller has them compiled, whoever comes meanwhile waits.
-    """
-    with _compiling:
-        return _compiled()
-
-
-@cache
-def _compiled() -> Kernels | None:
-    found = compiler()
-    library = None if found is None else compiled(_SOURCE, found)
-    return None if library is None else Kernels(library)
-
-
 def _fork() -> Any:
     """GOMP_parallel of the OpenMP that torch works with; None if it has another."""
     try:
@@ -294,3 +275,6 @@ def _fork() -> Any:
         return ctypes.cast(torch_cpu.GOMP_parallel, ctypes.c_void_p)
     except (OSError, AttributeError):
         return None
+
+
+kernels = compiled_once(Path(__file__).parent / "native" / "kernels.c", Kernels)

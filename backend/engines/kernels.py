@@ -6,20 +6,15 @@ One thread, CPU, fp32 and bf16 only. Knows nothing of layers and models.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from trainer.compiling import compiled, compiler
+from trainer.compiling import compiled_once
 
 MAX_ROWS = 64  # of a product; beyond, the libraries' are as fast
 
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
-
-_SOURCE = Path(__file__).with_suffix(".c")
-_compiling = threading.Lock()
 
 
 class Layer(ctypes.Structure):
@@ -59,26 +54,7 @@ class Kernels:
     finish_bf16: Callable[..., None]
 
 
-def compiled_kernels() -> Kernels | None:
-    """The compiled functions; None without a compiler that can make them.
-
-    The first caller has them compiled, whoever comes meanwhile waits.
-    """
-    with _compiling:
-        return _compiled()
-
-
-@cache
-def _compiled() -> Kernels | None:
-    found = compiler()
-    return None if found is None else build(found)
-
-
-def build(by: str) -> Kernels | None:
-    """The functions made by this compiler; None if it cannot."""
-    made = compiled(_SOURCE, by)
-    if made is None:
-        return None
+def _functions(made: ctypes.CDLL) -> Kernels:
     linears = made.attune_linear, made.attune_linear_bf16
     norms = made.attune_rms_norm, made.attune_rms_norm_bf16
     projects = made.attune_project, made.attune_project_bf16
@@ -94,3 +70,6 @@ def build(by: str) -> Kernels | None:
     for finish in finishes:
         finish.argtypes, finish.restype = [layer, *[address] * 8, *[size] * 4], None
     return Kernels(*linears, *norms, *projects, *finishes)
+
+
+compiled_kernels = compiled_once(Path(__file__).with_suffix(".c"), _functions)
