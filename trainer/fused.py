@@ -1,10 +1,12 @@
-"""The kernels as differentiable functions, and the low-rank product with little kept.
+"""The kernels as differentiable functions, and low-rank products with little kept.
 
 What a backward pass needs is kept in the type it is computed in. Knows nothing of modules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,15 @@ from torch import Tensor
 from trainer.kernels import Kernels, Plan
 
 _Context = torch.autograd.function.FunctionCtx
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What gets no gradient in a low-rank layer: W (out, H), b (out,) and the factors' scale."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
 
 
 class _Norm(torch.autograd.Function):
@@ -78,40 +89,52 @@ class _Tree(torch.autograd.Function):
         return *slopes, None, None, None
 
 
-class _LowRank(torch.autograd.Function):
+class _LowRanks(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 - torch's calling convention
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        down: Tensor,
-        up: Tensor,
-        scale: float,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, frozen: Sequence[Frozen], *factors: Tensor) -> Any:
+        downs, ups = factors[: len(frozen)], factors[len(frozen) :]
+        type_ = frozen[0].weight.dtype
         with torch.autocast("cpu", enabled=False):
             flat = x.reshape(-1, x.shape[-1])
-            low_down, low_up = down.to(weight.dtype), up.to(weight.dtype)
-            inner = (flat @ low_down.T).mul_(scale)
-            made = torch.nn.functional.linear(flat, weight, bias).addmm_(inner, low_up.T)
-        ctx.save_for_backward(flat, weight, low_down, low_up, inner)
-        ctx.with_it = scale, x.shape, down.dtype
-        return made.view(*x.shape[:-1], -1)
+            low_down = torch.cat(downs).to(type_)
+            low_ups = [(up * one.scale).to(type_) for up, one in zip(ups, frozen, strict=True)]
+            inner = flat @ low_down.T
+            made = [
+                torch.nn.functional.linear(flat, one.weight, one.bias).addmm_(part, up.T)
+                for one, up, part in zip(frozen, low_ups, _parts(inner, low_ups), strict=True)
+            ]
+        ctx.save_for_backward(flat, inner, low_down, *low_ups)
+        ctx.with_it = frozen, x.shape, downs[0].dtype
+        return tuple(one.view(*x.shape[:-1], -1) for one in made)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, low_down, low_up, inner = ctx.saved_tensors
-        scale, shape, wide = ctx.with_it
-        d_x = d_down = d_up = None
-        grad = grad.reshape(-1, grad.shape[-1])
-        of_inner = (grad @ low_up).mul_(scale)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        flat, inner, low_down, *low_ups = ctx.saved_tensors
+        frozen, shape, wide = ctx.with_it
+        rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
+        of_inner = torch.cat([grad @ up for grad, up in zip(rows, low_ups, strict=True)], 1)
+        d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = (grad @ weight).addmm_(of_inner, low_down).view(shape)
-        if ctx.needs_input_grad[3]:
+            d_x = rows[0] @ frozen[0].weight
+            for grad, one in zip(rows[1:], frozen[1:], strict=True):
+                d_x.addmm_(grad, one.weight)
+            d_x = d_x.addmm_(of_inner, low_down).view(shape)
+        d_factors: list[Tensor | None] = [None] * (2 * len(frozen))
+        if any(ctx.needs_input_grad[2:]):
             d_down = (of_inner.T @ flat).to(wide)
-        if ctx.needs_input_grad[4]:
-            d_up = (inner.T @ grad).T.to(wide)
-        return d_x, None, None, d_down, d_up, None
+            d_factors = [
+                *torch.split(d_down, [up.shape[1] for up in low_ups]),
+                *(
+                    (part.T @ grad).T.to(wide) * one.scale
+                    for part, grad, one in zip(_parts(inner, low_ups), rows, frozen, strict=True)
+                ),
+            ]
+        return d_x, None, *d_factors
+
+
+def _parts(inner: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The columns of each product's rank."""
+    return torch.split(inner, [up.shape[1] for up in ups], 1)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, kernels: Kernels) -> Tensor:
@@ -140,17 +163,14 @@ def tree(
     return made
 
 
-def low_rank(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    factors: tuple[Tensor, Tensor],
-    scale: float,
-) -> Tensor:
-    """x Wᵀ + b + scale · x Aᵀ Bᵀ, x (…, H) as W's type; W and b get no gradient.
+def low_ranks(
+    x: Tensor, frozen: Sequence[Frozen], factors: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, ...]:
+    """x Wᵀ + b + scale · x Aᵀ Bᵀ by several layers, which read x, (…, H) as W's type, together.
 
     Args:
-        factors: A (r, H) and B (out, r), wider perhaps than W; they are rounded to it.
+        factors: A (r, H) and B (out, r) of each, wider perhaps than W; they are rounded to it.
     """
-    made: Tensor = _LowRank.apply(x, weight, bias, *factors, scale)  # type: ignore[no-untyped-call]
+    downs, ups = zip(*factors, strict=True)
+    made: tuple[Tensor, ...] = _LowRanks.apply(x, frozen, *downs, *ups)  # type: ignore[no-untyped-call]
     return made

@@ -8,7 +8,7 @@ forward. Knows nothing of rows and losses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -115,7 +115,8 @@ def _gated(module: Any, kernels: Kernels) -> _Forward:
     up, rise, down = (module.get_submodule(name) for name in ("gate_proj", "up_proj", "down_proj"))
 
     def quick(x: Tensor) -> Tensor:
-        made: Tensor = down(fused.gate(up(x), rise(x), kernels))
+        raised, by = _products(x, up, rise)
+        made: Tensor = down(fused.gate(raised, by, kernels))
         return made
 
     def forward(x: Tensor) -> Tensor:
@@ -140,9 +141,9 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     def quick(hidden: Tensor, angles: tuple[Tensor, Tensor], plan: Plan) -> Tensor:
         shape = (hidden.shape[1], -1, size)
         cos, sin = (angle[0].float().contiguous() for angle in angles)
-        query = fused.turn(q_proj(hidden).view(shape), cos, sin, kernels)
-        key = fused.turn(k_proj(hidden).view(shape), cos, sin, kernels)
-        value = v_proj(hidden).view(shape)
+        query, key, value = (made.view(shape) for made in _products(hidden, q_proj, k_proj, v_proj))
+        query = fused.turn(query, cos, sin, kernels)
+        key = fused.turn(key, cos, sin, kernels)
         made = fused.tree((query, key, value), plan, scale, kernels)
         attended: Tensor = o_proj(made.view(*hidden.shape[:2], -1))
         return attended
@@ -188,22 +189,41 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
 
 def _low_rank(module: Any) -> _Forward | None:
     """For a low-rank layer that takes part with one plain adapter."""
-    base, active = module.get_base_layer(), module.active_adapters
-    if type(base) is not nn.Linear or not _frozen(base) or len(active) != 1:
-        return None
-    (name,) = active
-    if module.disable_adapters or module.merged or name not in module.lora_A:
-        return None
-    down, up, scale = module.lora_A[name], module.lora_B[name], module.scaling[name]
-    plain = isinstance(module.lora_dropout[name], nn.Identity) and not module.lora_variant
-    if not plain or down.bias is not None or up.bias is not None:
+    if _factors(module) is None:
         return None
 
     def forward(x: Tensor) -> Tensor:
-        factors = down.weight, up.weight
-        return fused.low_rank(x.to(base.weight.dtype), base.weight, base.bias, factors, scale)
+        return _products(x, module)[0]
 
     return forward
+
+
+def _products(x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
+    """What each layer makes of x; where all are plain low-rank ones, they read it together."""
+    found = [_factors(layer) for layer in layers]
+    if None in found:
+        return [layer(x) for layer in layers]
+    plain = [one for one in found if one is not None]
+    frozen = [one for one, _ in plain]
+    return fused.low_ranks(x.to(frozen[0].weight.dtype), frozen, [two for _, two in plain])
+
+
+def _factors(module: nn.Module) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
+    """What a low-rank layer consists of, if it takes part with one plain adapter."""
+    if not isinstance(module, LowRankLinear):
+        return None
+    layer: Any = module  # its parts are typed as modules, whatever they are
+    base, active = layer.get_base_layer(), layer.active_adapters
+    if type(base) is not nn.Linear or not _frozen(base) or len(active) != 1:
+        return None
+    (name,) = active
+    if layer.disable_adapters or layer.merged or name not in layer.lora_A:
+        return None
+    down, up, scale = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
+    plain = isinstance(layer.lora_dropout[name], nn.Identity) and not layer.lora_variant
+    if not plain or down.bias is not None or up.bias is not None:
+        return None
+    return fused.Frozen(base.weight, base.bias, scale), (down.weight, up.weight)
 
 
 def _frozen(module: nn.Module) -> bool:
