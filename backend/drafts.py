@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from backend.plans import draw_seed
 from backend.styles import Style, draw_styles
 from backend.taste_model import TasteModel
+from backend.traits import word_set
 
 _AS_SERVED = 2  # drafts under the user's own vector; the others are made along styles
 _REPEATING = 0.3  # share of repeated 4-grams of words, as the gate's bound
 _OWN_WORDS = 4  # of a text that answers; whoever likes it short would else get the question back
 _STEM = 4  # letters that tell a word, whatever its ending; a plural's s is none
 _SHORTEST = 3  # letters of a word that names a matter
-_NAMES_NOTHING = (
+_NAMES_NOTHING = word_set(
     "about all and answer any are but can could describe did does explain for from get give has "
     "have help how its just know like make might not one our out please question say sentences "
     "should some suggest tell than that the their them then there these they this those three two "
@@ -34,7 +35,6 @@ _NAMES_NOTHING = (
 _WORD = re.compile(r"[^\W\d_]+")
 _QUESTION = re.compile(r"[^.!?]*\?")
 _GRAM = 4
-_NO_MATTER = frozenset(_WORD.findall(_NAMES_NOTHING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def best_of(texts: Sequence[str], taste: TasteModel, asked: str) -> int:
     """
     written = [n for n, text in enumerate(texts) if text] or [0]
     flaws = {n: _flaws(texts[n], asked) for n in written}
-    among = [n for n in written if flaws[n] == min(flaws.values())]
+    fewest = min(flaws.values())
+    among = [n for n in written if flaws[n] == fewest]
     return max(among, key=lambda n: taste.utility(texts[n])) if taste.choices else among[0]
 
 
@@ -103,7 +104,7 @@ def names_the_matter(text: str, asked: str) -> bool:
 
 
 def _matters(words: Sequence[str]) -> set[str]:
-    named = [word for word in words if len(word) >= _SHORTEST and word not in _NO_MATTER]
+    named = [word for word in words if len(word) >= _SHORTEST and word not in _NAMES_NOTHING]
     return {word.removesuffix("s")[:_STEM] for word in named}
 
 

@@ -31,20 +31,23 @@ _LIST_LINE = re.compile(r"^\s*(?:[-*•+]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 FARTHEST = 3.0  # units; beyond, one odd text would say more than ten others
 
 
-def _set(words: str) -> frozenset[str]:
+def word_set(words: str) -> frozenset[str]:
+    """Words that stand in one text."""
     return frozenset(words.split())
 
 
-_FIRST_PERSON = _set("i i'm i've i'll i'd me my mine myself we we're we've our ours us")
-_SECOND_PERSON = _set("you you're you've you'll you'd your yours yourself")
-_THIRD_PERSON = _set("he she it they him her them his hers its their theirs")
-_FUNCTION_WORDS = _set(
+_FIRST_PERSON = word_set("i i'm i've i'll i'd me my mine myself we we're we've our ours us")
+_SECOND_PERSON = word_set("you you're you've you'll you'd your yours yourself")
+_THIRD_PERSON = word_set("he she it they him her them his hers its their theirs")
+_FUNCTION_WORDS = word_set(
     "the a an of to in on at for with from by and or but if so as that this these those is are was "
     "were be been being have has had do does did can could may might will would shall should must "
     "not no"
 )
-_HEDGES = _set("may might could perhaps maybe possibly often sometimes usually generally likely")
-_CONNECTIVES = _set(
+_HEDGES = word_set(
+    "may might could perhaps maybe possibly often sometimes usually generally likely"
+)
+_CONNECTIVES = word_set(
     "because since therefore thus hence however although though while whereas also moreover "
     "furthermore then finally first second next instead"
 )

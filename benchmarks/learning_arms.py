@@ -24,6 +24,7 @@ from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
+PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 EVERYBODY = 1
 
 

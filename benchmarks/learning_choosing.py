@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.styles import Style
+from benchmarks.learning_arms import PERSONAL, POOLED
 from benchmarks.learning_state import Plan, State
 from benchmarks.learning_world import Asked, Questions, World, Written, as_prompt, preference
 from trainer.types import PreferencePair
@@ -120,9 +121,9 @@ class Choosing:
         records = self._state.records
         other_user = another(user, self._state.rounds + 1, len(self._users))
         return {
-            "personal_taste": records.said(user, preferred, other),
+            f"{PERSONAL}_taste": records.said(user, preferred, other),
             "wrong_taste": records.said(other_user, preferred, other),
-            "pooled_taste": records.said_by_all(preferred, other),
+            f"{POOLED}_taste": records.said_by_all(preferred, other),
         }
 
 

@@ -22,6 +22,9 @@ from backend.drafts import best_of, draw_drafts
 from backend.taste_model import TasteModel
 from benchmarks.learning_arms import (
     EVERYBODY,
+    OWN,
+    PERSONAL,
+    POOLED,
     Arm,
     as_everybody,
     in_place,
@@ -37,8 +40,6 @@ from benchmarks.learning_world import Asked, Questions, World, Written, as_promp
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.user_vectors import UserVectors, served_vectors
-
-PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 
 
 class Trial:

@@ -113,9 +113,10 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
 def _gated(module: Any, kernels: Kernels) -> _Forward:
     plain = module.forward
     up, rise, down = (module.get_submodule(name) for name in ("gate_proj", "up_proj", "down_proj"))
+    products = _products(up, rise)
 
     def quick(x: Tensor) -> Tensor:
-        raised, by = _products(x, up, rise)
+        raised, by = products(x)
         made: Tensor = down(fused.gate(raised, by, kernels))
         return made
 
@@ -137,11 +138,12 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     q_proj, k_proj, v_proj, o_proj = (
         module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
     )
+    products = _products(q_proj, k_proj, v_proj)
 
     def quick(hidden: Tensor, angles: tuple[Tensor, Tensor], plan: Plan) -> Tensor:
         shape = (hidden.shape[1], -1, size)
         cos, sin = (angle[0].float().contiguous() for angle in angles)
-        query, key, value = (made.view(shape) for made in _products(hidden, q_proj, k_proj, v_proj))
+        query, key, value = (made.view(shape) for made in products(hidden))
         query = fused.turn(query, cos, sin, kernels)
         key = fused.turn(key, cos, sin, kernels)
         made = fused.tree((query, key, value), plan, scale, kernels)
@@ -187,25 +189,21 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     return forward
 
 
-def _low_rank(module: Any) -> _Forward | None:
+def _low_rank(module: nn.Module) -> _Forward | None:
     """For a low-rank layer that takes part with one plain adapter."""
     if _factors(module) is None:
         return None
-
-    def forward(x: Tensor) -> Tensor:
-        return _products(x, module)[0]
-
-    return forward
+    products = _products(module)
+    return lambda x: products(x)[0]
 
 
-def _products(x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
-    """What each layer makes of x; where all are plain low-rank ones, they read it together."""
-    found = [_factors(layer) for layer in layers]
-    if None in found:
-        return [layer(x) for layer in layers]
-    plain = [one for one in found if one is not None]
-    frozen = [one for one, _ in plain]
-    return fused.low_ranks(x.to(frozen[0].weight.dtype), frozen, [two for _, two in plain])
+def _products(*layers: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+    """What layers make of one x; where all are plain low-rank ones, they read it together."""
+    plain = [found for layer in layers if (found := _factors(layer)) is not None]
+    if len(plain) < len(layers):
+        return lambda x: [layer(x) for layer in layers]
+    frozen, factors = zip(*plain, strict=True)
+    return lambda x: fused.low_ranks(x.to(frozen[0].weight.dtype), frozen, factors)
 
 
 def _factors(module: nn.Module) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
