@@ -36,16 +36,18 @@ from benchmarks.gate_report import (
     summarize,
     write_records,
 )
-from benchmarks.gate_world import Sizes, World
+from benchmarks.gate_world import Sizes, Sound, World
 from benchmarks.gate_yardstick import Yardstick
 from benchmarks.learning_world import as_prompt
 from dev.random_model import random_model
+from trainer.batching import PairRows
 from trainer.config import GateConfig, TrainConfig
 from trainer.gate import GateFigures, judge
-from trainer.held_out import HeldOutReading, held_out_readings
 from trainer.language_model import LanguageModel, load_language_model
 from trainer.measuring import Examination, measure
+from trainer.own_pairs import examined
 from trainer.probes import BaseTexts
+from trainer.readings import PairReading, own_readings
 
 CACHE = Path("~/.cache/attune")
 TINY = TrainConfig(
@@ -94,7 +96,7 @@ class Bench:
     def __init__(self, world: World) -> None:
         self._world = world
         self._base_texts = BaseTexts()
-        self._before: dict[str, list[HeldOutReading]] = {}
+        self._before: dict[tuple[str, str], list[PairReading]] = {}
         self._yardstick = Yardstick(world)
 
     def judged(self, name: str) -> dict[str, Any]:
@@ -124,20 +126,15 @@ class Bench:
     def _measured(self, candidate: Candidate) -> GateFigures:
         world, sound = self._world, candidate.sound
         pairs, held_out = world.rows(sound.pairs), world.rows(world.held_out)
-        references = world.references()
-        if candidate.parent.name not in self._before:
-            with world.attach(candidate.parent.weights) as (_, users):
-                self._before[candidate.parent.name] = held_out_readings(
-                    world.base, users, held_out, references, world.config
-                )
         prompts = [as_prompt(p) for p in world.probes[: world.config.gate.probe_prompts]]
         examination = Examination(
             kind="full",
             round_id=1,
             pairs=pairs,
             held_out=held_out,
-            before=self._before[candidate.parent.name],
-            references=references,
+            before=self._read_before(candidate.parent, "held out", held_out),
+            own_before=self._read_before(candidate.parent, sound.name, examined(pairs)),
+            references=world.references(),
             carried=candidate.parent.weights.users,
             prompts=prompts,
         )
@@ -151,6 +148,17 @@ class Bench:
                 base_texts=self._base_texts,
             )
         return figures
+
+    def _read_before(
+        self, parent: Sound, which: str, pairs: Sequence[PairRows]
+    ) -> list[PairReading]:
+        world, key = self._world, (parent.name, which)
+        if key not in self._before:
+            with world.attach(parent.weights) as (_, users):
+                self._before[key] = own_readings(
+                    world.base, users, pairs, world.references(), world.config
+                )
+        return self._before[key]
 
 
 def _embedded(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:

@@ -15,7 +15,7 @@ from benchmarks.gate_damage import CLASSES
 from benchmarks.gate_yardstick import BOUNDS
 from benchmarks.sections import put_between
 from trainer.config import GateConfig
-from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, judge
+from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, end_changes, judge
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "gate.json"
@@ -69,7 +69,6 @@ def _figures(stored: Mapping[str, Any]) -> GateFigures:
         held_out=tuple(HeldOutPair(**pair) for pair in stored["held_out"]),
         oldest_user=stored["oldest_user"],
         round_pairs=tuple(RoundPair(**pair) for pair in stored["round_pairs"]),
-        end_logp_change=stored["end_logp_change"],
         base_texts=None if base is None else TextFigures(**base),
         texts={writer: TextFigures(**figures) for writer, figures in stored["texts"].items()},
         drift_nats=stored["drift_nats"],
@@ -168,11 +167,22 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
         for f in good
         for rise in _by_user((p.user_id, p.own_nats - p.unlearnt_nats) for p in f.round_pairs)
     ]
+    risen = [
+        rise
+        for f in good
+        for rise in _by_user((p.user_id, p.own_nats - p.parent_nats) for p in f.round_pairs)
+    ]
+    learnt_ends = [end_changes(f.round_pairs) for f in good]
     farthest = {
         "own vector over none, nats": (own, bounds.max_own_over_unlearnt_nats),
+        "own vector over the parent's, nats": (risen, bounds.max_own_over_parent_nats),
         "chosen responses' drop, nats a token": (
             [-mean([p.chosen_logp_change for p in f.round_pairs]) for f in good],
             bounds.max_chosen_logp_drop_nats,
+        ),
+        "end of turn's drop by what was learnt, nats": (
+            [-mean(changes) for changes in learnt_ends if changes],
+            bounds.max_end_logp_drop_nats,
         ),
         "end of turn's drop from the parent, nats": (ends, bounds.max_end_logp_drop_nats),
         "texts' unlikeliness over the base's, nats a token": (

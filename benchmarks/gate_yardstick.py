@@ -19,9 +19,9 @@ from benchmarks.gate_world import Weights, World
 from benchmarks.learning_world import as_prompt
 from trainer.batching import PairRows
 from trainer.gate import TextFigures
-from trainer.held_out import held_out_readings
 from trainer.measuring import nonfinite
 from trainer.probes import Probe, read_texts, text_figures, write_texts
+from trainer.readings import own_readings
 
 # Really bad is what is worse than the sound candidate by so much.
 BOUNDS = {
@@ -117,7 +117,7 @@ class Yardstick:
     def _pairs(self, weights: Weights, user: int, rows: Sequence[PairRows]) -> _Pairs:
         world = self._world
         with world.attach(weights) as (_, users):
-            readings = held_out_readings(world.base, users, rows, world.references(), world.config)
+            readings = own_readings(world.base, users, rows, world.references(), world.config)
         losses = torch.tensor([reading.loss_nats for reading in readings])
         ends = [reading.end_logp for reading in readings if reading.end_logp is not None]
         return _Pairs(

@@ -27,10 +27,11 @@ class GateConfig:
         held_out_min_pairs: a single user is judged by at least so many held-out pairs.
         max_own_over_unlearnt_nats: how much the mean loss of a user's pairs in the round may be
             higher under the user's vector than without what was learnt for this user.
+        max_own_over_parent_nats: the same against the user's vector before the round.
         max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
             below the base model's.
-        max_end_logp_drop_nats: the same for the end of turn where a chosen response ended; and, on
-            a user's held-out pairs, how far that may fall below the parent's.
+        max_end_logp_drop_nats: how much less likely what was learnt may make the end of turn where
+            chosen responses ended; and, on a user's held-out pairs, than under the parent.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
         text_spread_nats: spread of that between sound texts, put down to chance.
@@ -48,6 +49,7 @@ class GateConfig:
     held_out_spread_nats: float = 0.5
     held_out_min_pairs: int = 4
     max_own_over_unlearnt_nats: float = 0.1
+    max_own_over_parent_nats: float = 0.1
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5

@@ -14,12 +14,16 @@ The rules, for figures of the round (candidate) and of the version it started fr
    that somebody's no longer end.
 4. The round's own pairs: under a user's own vector their mean DPO loss is at most
    `max_own_over_unlearnt_nats` above that under the same vector without what was learnt for this
-   user (e₀, and the styles mixed in), for each user with at least three of them and for all
-   together. What suits a user worse than nothing, even on what it was learnt from, is somebody
-   else's. Shares of styles are not learnt from likelihoods and are not judged by them here.
+   user (e₀, and the styles mixed in), and at most `max_own_over_parent_nats` above the parent's,
+   for each user with at least three of them and for all together. What suits a user worse than
+   nothing, or worse than before, even on what it was learnt from, is somebody else's, or was learnt
+   the wrong way round. Shares of styles are not learnt from likelihoods and are not judged by them
+   here: they are the same on both sides.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
-   displacement), nor that of their end of turn more than `max_end_logp_drop_nats`.
+   displacement). Where at least three of them ended, what was learnt has not made the end of turn
+   more than `max_end_logp_drop_nats` less likely, shares of styles again left out: whoever likes
+   it long shall be served long texts, and one text does not say that none ends.
 6. Probe texts of every writer (generic user, touched users, one who did not take part) against the
    base model's own to the same prompts: likely under the base model, of comparable length, not
    repeating, none empty.
@@ -42,7 +46,7 @@ from dataclasses import dataclass
 from trainer.config import GateConfig
 from trainer.types import PreferencePair
 
-_OWN_PAIRS = 3
+_FEW = 3  # fewer pairs than these say nothing alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,19 @@ class RoundPair:
     """One pair the round was trained on, after it.
 
     Attributes:
-        own_nats, unlearnt_nats: DPO loss under the user's vector, and under it without what was
-            learnt for the user.
+        parent_nats, own_nats: DPO loss under the user's vector, before and after.
+        unlearnt_nats: the same after, without what was learnt for the user.
         chosen_logp_change: of the chosen response, nats per token, against π_ref.
+        end_logp_change: of the chosen response's end of turn, nats: what was learnt for the user
+            against without it, and what everybody shares against π_ref; None where it has none.
     """
 
     user_id: int
+    parent_nats: float
     own_nats: float
     unlearnt_nats: float
     chosen_logp_change: float
+    end_logp_change: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,6 @@ class GateFigures:
         held_out: one record per held-out pair.
         oldest_user: whose latest choice is longest ago; None without pairs.
         round_pairs: some of the pairs trained on.
-        end_logp_change: of the end of turn where chosen responses ended, nats, against π_ref;
-            None where none ended.
         base_texts: figures of the base model's own texts; None when texts could not be made.
         texts: the same by writer: `generic`, `user 7`, ….
         drift_nats: by writer, how much less likely per token the base model's own texts are.
@@ -118,7 +124,6 @@ class GateFigures:
     held_out: tuple[HeldOutPair, ...]
     oldest_user: int | None
     round_pairs: tuple[RoundPair, ...]
-    end_logp_change: float | None
     base_texts: TextFigures | None
     texts: Mapping[str, TextFigures]
     drift_nats: Mapping[str, float]
@@ -167,9 +172,10 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
         pairs = figures.round_pairs
         named["chosen_logp_change"] = _mean([p.chosen_logp_change for p in pairs])
         named["round_loss"] = _mean([p.own_nats for p in pairs])
+        named["round_loss_parent"] = _mean([p.parent_nats for p in pairs])
         named["round_loss_unlearnt"] = _mean([p.unlearnt_nats for p in pairs])
-    if figures.end_logp_change is not None:
-        named["end_logp_change"] = figures.end_logp_change
+        if ends := end_changes(pairs):
+            named["end_logp_change"] = _mean(ends)
     if held_out:
         named["held_out_loss_parent"] = _mean([p.parent_nats for p in held_out])
         named["held_out_loss"] = _mean([p.candidate_nats for p in held_out])
@@ -219,37 +225,53 @@ def _held_out_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     return reasons
 
 
+def end_changes(pairs: Sequence[RoundPair]) -> list[float]:
+    """Of those whose chosen responses ended."""
+    return [p.end_logp_change for p in pairs if p.end_logp_change is not None]
+
+
 def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
+    if not figures.round_pairs:
+        return []
     reasons = []
-    groups: dict[str, list[RoundPair]] = {}
-    for pair in figures.round_pairs:
-        groups.setdefault(f"user {pair.user_id}", []).append(pair)
-    groups = {who: pairs for who, pairs in groups.items() if len(pairs) >= _OWN_PAIRS}
-    if figures.round_pairs and len(groups) != 1:
-        groups["all users together"] = list(figures.round_pairs)
-    for who, pairs in groups.items():
+    for who, pairs in _groups(figures.round_pairs).items():
+        of = f"over {len(pairs)} pairs of this round"
         rise = _mean([p.own_nats - p.unlearnt_nats for p in pairs])
         if not rise <= config.max_own_over_unlearnt_nats:
             reasons.append(
-                f"{who}: what was learnt suits worse than nothing, loss {rise:+.2f} nats "
-                f"over {len(pairs)} pairs of this round, at most "
-                f"{config.max_own_over_unlearnt_nats:+.2f} allowed"
+                f"{who}: what was learnt suits worse than nothing, loss {rise:+.2f} nats {of}, "
+                f"at most {config.max_own_over_unlearnt_nats:+.2f} allowed"
             )
-    if figures.round_pairs:
-        drop = -_mean([p.chosen_logp_change for p in figures.round_pairs])
-        if not drop <= config.max_chosen_logp_drop_nats:
+        rise = _mean([p.own_nats - p.parent_nats for p in pairs])
+        if not rise <= config.max_own_over_parent_nats:
             reasons.append(
-                f"chosen responses have become improbable: {drop:.2f} nats per token below the "
-                f"base model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
+                f"{who}: what it learnt from suits worse than before, loss {rise:+.2f} nats {of}, "
+                f"at most {config.max_own_over_parent_nats:+.2f} allowed"
             )
-    if figures.end_logp_change is not None:
-        drop = -figures.end_logp_change
-        if not drop <= config.max_end_logp_drop_nats:
-            reasons.append(
-                f"responses no longer end: the end of turn is {drop:.2f} nats less likely than "
-                f"under the base model, at most {config.max_end_logp_drop_nats:.2f} allowed"
-            )
+    drop = -_mean([p.chosen_logp_change for p in figures.round_pairs])
+    if not drop <= config.max_chosen_logp_drop_nats:
+        reasons.append(
+            f"chosen responses have become improbable: {drop:.2f} nats per token below the "
+            f"base model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
+        )
+    ends = end_changes(figures.round_pairs)
+    if len(ends) >= _FEW and not -_mean(ends) <= config.max_end_logp_drop_nats:
+        reasons.append(
+            f"responses no longer end: what was learnt makes the end of turn {-_mean(ends):.2f} "
+            f"nats less likely, at most {config.max_end_logp_drop_nats:.2f} allowed"
+        )
     return reasons
+
+
+def _groups(pairs: Sequence[RoundPair]) -> dict[str, list[RoundPair]]:
+    """The pairs of each user who has enough of them, and of all where that is somebody else."""
+    by_user: dict[str, list[RoundPair]] = {}
+    for pair in pairs:
+        by_user.setdefault(f"user {pair.user_id}", []).append(pair)
+    groups = {who: own for who, own in by_user.items() if len(own) >= _FEW}
+    if len(groups) != 1:
+        groups["all users together"] = list(pairs)
+    return groups
 
 
 def _who(writer: str) -> str:

@@ -5,7 +5,6 @@ Everything runs on the model with the round's adapter attached. Decides nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,13 +13,11 @@ import torch
 from torch import Tensor
 
 from trainer.adapter import AttachedAdapter
-from trainer.batching import PairRows, ending
+from trainer.batching import PairRows
 from trainer.config import TrainConfig
-from trainer.gate import GateFigures, RoundPair, TextFigures, oldest_user
-from trainer.held_out import HeldOutReading, held_out_pair, held_out_readings
+from trainer.gate import GateFigures, HeldOutPair, TextFigures, oldest_user
 from trainer.language_model import LanguageModel
-from trainer.learning import pair_tokens, reference_logps
-from trainer.losses import PairLogps, recipe_margin, sigmoid_loss
+from trainer.own_pairs import examined, most_touched, round_pairs
 from trainer.probes import (
     BaseTexts,
     Probe,
@@ -31,13 +28,10 @@ from trainer.probes import (
     write_texts,
 )
 from trainer.prompting import PromptFormat, personal_messages
-from trainer.scoring import response_logps
+from trainer.readings import PairReading, own_readings
 from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
 
-_ROUND_USERS = 4
-_ROUND_PAIRS_EACH = 3
-_MOST_ENDED = 6
 _DRIFT_TEXTS = 4
 
 
@@ -49,7 +43,8 @@ class Examination:
         kind: of the round; in a vector round the generic user cannot have changed.
         round_id: seeds the texts, and turns through the users who did not take part.
         pairs: trained on. held_out: never trained on.
-        before: the held-out pairs under the parent (`held_out_readings`).
+        before: the held-out pairs under the parent, each under its user's vector.
+        own_before: the same of those of `pairs` that are `trainer.own_pairs.examined`.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
         carried: the parent's tensors of users, as `UserModel.tensors` gives them.
         prompts: the probe texts answer these.
@@ -59,7 +54,8 @@ class Examination:
     round_id: int
     pairs: Sequence[PairRows]
     held_out: Sequence[PairRows]
-    before: Sequence[HeldOutReading]
+    before: Sequence[PairReading]
+    own_before: Sequence[PairReading]
     references: Mapping[int, float]
     carried: Mapping[str, Tensor]
     prompts: Sequence[tuple[Message, ...]]
@@ -89,19 +85,19 @@ def measure(
         held_out=(),
         oldest_user=oldest_user([*took_part, *(rows.pair for rows in held_out)]),
         round_pairs=(),
-        end_logp_change=None,
         base_texts=None,
         texts={},
         drift_nats={},
     )
     if figures.nonfinite or figures.altered:
         return figures, ()
-    after = held_out_readings(base, users, held_out, examination.references, config)
+    references = examination.references
+    after = own_readings(base, users, held_out, references, config)
     absent = _absentee(tensors["user_ids"].tolist(), took_part, examination.round_id)
     writers = (
         # In a vector round nobody else can write otherwise than before.
         *((None,) if examination.kind == "full" else ()),
-        *probed_users(took_part, config.gate.probe_users),
+        *most_touched(took_part, config.gate.probe_users),
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
     profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
@@ -119,11 +115,18 @@ def measure(
     figures = replace(
         figures,
         held_out=tuple(
-            held_out_pair(rows, before, now)
+            _held_out_pair(rows, before, now)
             for rows, before, now in zip(held_out, examination.before, after, strict=True)
         ),
-        round_pairs=round_pairs(base, users, pairs, examination.references, config),
-        end_logp_change=end_logp_change(base, adapter, users, pairs, config),
+        round_pairs=round_pairs(
+            base,
+            adapter,
+            users,
+            pairs=examined(pairs),
+            before=examination.own_before,
+            references=references,
+            config=config,
+        ),
         base_texts=own,
         texts=by_writer,
         drift_nats=drift,
@@ -131,84 +134,11 @@ def measure(
     return figures, samples
 
 
-@torch.no_grad()
-def round_pairs(
-    base: LanguageModel,
-    users: UserModel,
-    pairs: Sequence[PairRows],
-    references: Mapping[int, float],
-    config: TrainConfig,
-) -> tuple[RoundPair, ...]:
-    """What became of the pairs trained on, under their users' vectors learnt and unlearnt.
-
-    Measured after the last step, on at most 3 pairs of each of 4 users, those with most pairs.
-    """
-    some = [
-        one
-        for user in probed_users([p.pair for p in pairs], _ROUND_USERS)
-        for one in _spread([p for p in pairs if p.pair.user_id == user], _ROUND_PAIRS_EACH)
-    ]
-    vectors = {user: users.prefix(user) for user in {p.pair.user_id for p in some}}
-    own = [vectors[p.pair.user_id] for p in some]
-    without = {user: users.unlearnt(user) for user in vectors}
-    unlearnt = [without[p.pair.user_id] for p in some]
-    rows = [p.chosen for p in some] + [p.rejected for p in some]
-    logps = response_logps(
-        base.model,
-        [*rows, *rows],
-        [*own, *own, *unlearnt, *unlearnt],
-        max_tokens=config.forward_tokens,
-    ).view(4, -1)
-    reference = reference_logps(some, references, logps.device)
-    tokens = pair_tokens(some, logps.device)
-    changes = (logps[0] - reference.chosen) / tokens.chosen
-    losses = [
-        sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)
-        for policy in (PairLogps(logps[0], logps[1]), PairLogps(logps[2], logps[3]))
-    ]
-    figures = torch.stack([*losses, changes]).T.tolist()
-    return tuple(
-        RoundPair(rows.pair.user_id, *of_one) for rows, of_one in zip(some, figures, strict=True)
-    )
-
-
-@torch.no_grad()
-def end_logp_change(
-    base: LanguageModel,
-    adapter: AttachedAdapter,
-    users: UserModel,
-    pairs: Sequence[PairRows],
-    config: TrainConfig,
-) -> float | None:
-    """Mean of log π(end of turn) − log π_ref(end of turn) where chosen responses ended, in nats.
-
-    Short probe texts cannot show that a model has forgotten to stop. Measured on at most 6 chosen
-    responses spread evenly; None where none of them ended.
-    """
-    ended = [p for p in pairs if p.chosen.response_ids[-1] in base.stop_ids]
-    if not ended:
-        return None
-    some = _spread(sorted(ended, key=lambda p: p.pair.user_id), _MOST_ENDED)
-    now = response_logps(
-        base.model,
-        [ending(p.chosen) for p in some],
-        [users.prefix(p.pair.user_id) for p in some],
-        max_tokens=config.forward_tokens,
-    )
-    with adapter.disabled():
-        reference = response_logps(
-            base.model,
-            [ending(p.reference_chosen) for p in some],
-            [None] * len(some),
-            max_tokens=config.forward_tokens,
-        )
-    return float((now - reference).mean())
-
-
-def _spread(pairs: Sequence[PairRows], most: int) -> list[PairRows]:
-    """At most `most` of `pairs`, evenly."""
-    count = min(most, len(pairs))
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+def _held_out_pair(rows: PairRows, before: PairReading, now: PairReading) -> HeldOutPair:
+    change = None
+    if now.end_logp is not None and before.end_logp is not None:
+        change = now.end_logp - before.end_logp
+    return HeldOutPair(rows.pair.user_id, before.loss_nats, now.loss_nats, change)
 
 
 def altered_users(
@@ -228,12 +158,6 @@ def altered_users(
 def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names of tensors with a number that is not finite."""
     return tuple(name for name, tensor in tensors.items() if not tensor.isfinite().all())
-
-
-def probed_users(pairs: Sequence[PreferencePair], most: int) -> list[int]:
-    """Touched users, most pairs first, at most `most`."""
-    counts = Counter(pair.user_id for pair in pairs)
-    return sorted(counts, key=lambda user: (-counts[user], user))[:most]
 
 
 def _absentee(known: Sequence[int], pairs: Sequence[PreferencePair], turn: int) -> int | None:

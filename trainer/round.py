@@ -25,12 +25,13 @@ from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
 from trainer.batching import PairRows, Row, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
-from trainer.held_out import held_out_readings
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.measuring import Examination, measure, probe_messages
+from trainer.own_pairs import examined
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
+from trainer.readings import own_readings
 from trainer.scoring import check_head, response_logps
 from trainer.types import (
     GateReport,
@@ -125,7 +126,10 @@ def run_round(
             adapter = stack.enter_context(attached(base.model, request.config, weights))
         except ValueError as error:
             raise RoundFailed(str(error)) from error
-        before = held_out_readings(base, users, held_out, references, request.config)
+        before, own_before = (
+            own_readings(base, users, some, references, request.config)
+            for some in (held_out, examined(pairs))
+        )
         learner = Learner(
             base.model,
             adapter.parameters,
@@ -146,6 +150,7 @@ def run_round(
             pairs=pairs,
             held_out=held_out,
             before=before,
+            own_before=own_before,
             references=references,
             carried=parent.vectors,
             prompts=probe_messages(

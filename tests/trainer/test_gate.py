@@ -22,13 +22,20 @@ from trainer.types import PreferencePair, ResponseTokens
 
 BOUNDS = GateConfig()
 BASE_TEXTS = TextFigures(mean_tokens=40, nll_nats=1.0, repetition=0.1, empty=0, texts=6)
+SUITED = RoundPair(
+    3,
+    parent_nats=0.5,
+    own_nats=0.4,
+    unlearnt_nats=0.6,
+    chosen_logp_change=0.1,
+    end_logp_change=0.5,
+)
 HEALTHY = GateFigures(
     nonfinite=(),
     altered=(),
     held_out=(),
     oldest_user=None,
-    round_pairs=(RoundPair(3, own_nats=0.4, unlearnt_nats=0.6, chosen_logp_change=0.1),),
-    end_logp_change=0.5,
+    round_pairs=(SUITED,),
     base_texts=BASE_TEXTS,
     texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
     drift_nats={"generic": 0.1, "user 3": 0.2},
@@ -59,7 +66,10 @@ def test_users_who_did_not_take_part_must_be_what_they_were() -> None:
 
 
 def own_over_unlearnt(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
-    return tuple(RoundPair(user, 0.7 + rise, 0.7, 0.0) for rise in rises)
+    return tuple(
+        replace(SUITED, user_id=user, parent_nats=9.0, own_nats=0.7 + rise, unlearnt_nats=0.7)
+        for rise in rises
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,17 +103,38 @@ def test_users_with_few_pairs_are_asked_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "passes"),
+    ("rise", "passes"),
     [
-        (-BOUNDS.max_end_logp_drop_nats + 0.01, True),
-        (-BOUNDS.max_end_logp_drop_nats - 0.01, False),
+        (BOUNDS.max_own_over_parent_nats - 0.01, True),
+        (BOUNDS.max_own_over_parent_nats + 0.01, False),
         (math.nan, False),
-        (None, True),
-        (3.0, True),
     ],
 )
-def test_responses_must_go_on_to_end(change: float | None, passes: bool) -> None:
-    reasons = judge(replace(HEALTHY, end_logp_change=change), BOUNDS)
+def test_what_a_user_learnt_from_must_suit_no_worse_than_before(rise: float, passes: bool) -> None:
+    own = [replace(SUITED, parent_nats=0.4 - rise + change) for change in (-0.2, 0.0, 0.2)]
+    elsewhere = [replace(SUITED, user_id=5, parent_nats=9.0)] * 3
+    reasons = judge(replace(HEALTHY, round_pairs=(*own, *elsewhere)), BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 3: what it learnt from suits worse than before")
+
+
+_END = BOUNDS.max_end_logp_drop_nats
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ((-_END - 0.1, None, -_END - 0.1, 0.3 - _END), True),
+        ((-_END - 0.1, None, -_END - 0.1, 0.1 - _END), False),
+        ((-9.0, None, -9.0, None), True),  # two alone do not say that none ends
+        ((math.nan, 0.0, 0.0), False),
+        ((None, None, None), True),
+        ((3.0, 3.0, 3.0), True),
+    ],
+)
+def test_responses_must_go_on_to_end(changes: tuple[float | None, ...], passes: bool) -> None:
+    pairs = tuple(replace(SUITED, end_logp_change=change) for change in changes)
+    reasons = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("responses no longer end")
 
@@ -189,7 +220,7 @@ def test_a_user_with_few_held_out_pairs_is_not_judged_alone() -> None:
     ("change", "passes"), [(-0.99, True), (-1.01, False), (math.nan, False), (5.0, True)]
 )
 def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> None:
-    pairs = (RoundPair(3, own_nats=0.4, unlearnt_nats=0.6, chosen_logp_change=change),)
+    pairs = (replace(SUITED, chosen_logp_change=change),)
     reasons = judge(replace(HEALTHY, round_pairs=pairs), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or "chosen responses have become improbable" in reasons[0]

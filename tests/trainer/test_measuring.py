@@ -9,17 +9,17 @@ from torch import Tensor
 from tests.trainer.conftest import CONFIG, opposed_pairs, prompt
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import Row, pair_rows
-from trainer.held_out import held_out_readings
 from trainer.measuring import (
     Examination,
     altered_users,
-    end_logp_change,
     measure,
-    round_pairs,
 )
+from trainer.own_pairs import examined, round_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
+from trainer.readings import own_readings
 from trainer.scoring import response_logps
+from trainer.styled_users import StyledUserModel
 from trainer.user_models import individual_from_tensors, initial_users
 
 
@@ -65,57 +65,121 @@ def test_cluster_users_are_compared_by_their_weights() -> None:
     assert altered_users(parent, {**moved, "weights": parent["weights"].flip(0)}, {1}) == (2,)
 
 
-def test_round_pairs_are_losses_with_and_without_what_was_learnt(base, tokenizer) -> None:
+def test_a_rounds_pairs_are_read_as_before_as_now_and_without_what_was_learnt(
+    base, tokenizer
+) -> None:
     prompts = PromptFormat(base.tokenizer, 4)
     rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
     references = known_references(base, rows)
+    parent = individual_from_tensors(users_of(base, 1, scale=0.1), (), base.device)
     users = individual_from_tensors(users_of(base, 1), (), base.device)
-    measured = round_pairs(base, users, rows, references, CONFIG)
-    assert [pair.user_id for pair in measured] == [1] * 3 + [2] * 3
-    # Three of each user's four, evenly.
-    taken = [rows[i] for i in (0, 2, 4, 1, 3, 5)]
-    own = held_out_readings(base, users, taken, references, CONFIG)
-    for pair, reading in zip(measured, own, strict=True):
-        assert abs(pair.own_nats - reading.loss_nats) < 1e-4
+    taken = examined(rows)
+    assert [one.pair.user_id for one in taken] == [1] * 4 + [2] * 4
+    before, own = (own_readings(base, of, taken, references, CONFIG) for of in (parent, users))
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        read = round_pairs(
+            base,
+            adapter,
+            users,
+            pairs=taken,
+            before=before,
+            references=references,
+            config=CONFIG,
+        )
+    for pair, was, now in zip(read, before, own, strict=True):
+        assert (pair.parent_nats, pair.own_nats) == pytest.approx((was.loss_nats, now.loss_nats))
+        assert pair.chosen_logp_change == pytest.approx(now.chosen_logp_change, abs=1e-5)
         # User 2 has not been met and is the generic user.
         assert (abs(pair.own_nats - pair.unlearnt_nats) < 1e-4) is (pair.user_id == 2)
+
+
+def test_of_many_pairs_some_are_examined_evenly(base, tokenizer) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    one = next(iter(opposed_pairs(tokenizer)))
+    rows = [pair_rows(replace(one, pair_id=n), prompts) for n in range(12)]
+    assert [taken.pair.pair_id for taken in examined(rows)] == [0, 2, 4, 6, 8, 10]
 
 
 def test_the_end_of_turn_is_compared_where_a_chosen_response_ended(base, tokenizer) -> None:
     prompts = PromptFormat(base.tokenizer, 4)
     rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
+    references = known_references(base, rows)
     users = individual_from_tensors(users_of(base, 1), (), base.device)
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        # Only user 1 chooses responses that ended.
-        change = end_logp_change(base, adapter, users, rows, CONFIG)
-        assert end_logp_change(base, adapter, users, rows[1::2], CONFIG) is None
-    expected = []
-    for one in rows[::2]:
-        parts = []
-        for row, prefix in ((one.chosen, users.prefix(1)), (one.reference_chosen, None)):
-            cut = Row(row.prompt, row.response_ids[:-1])
-            with torch.no_grad():
-                whole, before = (
-                    float(response_logps(base.model, [r], [prefix], max_tokens=999))
-                    for r in (row, cut)
-                )
-            parts.append(whole - before)
-        expected.append(parts[0] - parts[1])
-    assert change is not None
-    assert abs(change - sum(expected) / len(expected)) < 1e-4
+        read = round_pairs(
+            base,
+            adapter,
+            users,
+            pairs=rows,
+            before=own_readings(base, users, rows, references, CONFIG),
+            references=references,
+            config=CONFIG,
+        )
+    for pair, one in zip(read, rows, strict=True):
+        if one.pair.user_id == 2:  # chooses only what has not ended
+            assert pair.end_logp_change is None
+            continue
+        own, reference = (
+            _end_logp(base, row, prefix)
+            for row, prefix in ((one.chosen, users.prefix(1)), (one.reference_chosen, None))
+        )
+        assert pair.end_logp_change == pytest.approx(own - reference, abs=1e-4)
+
+
+def test_shares_of_styles_do_not_count_as_forgetting_to_end(base, tokenizer) -> None:
+    """One user has learnt nothing, and is served a style under which responses end otherwise."""
+    prompts = PromptFormat(base.tokenizer, 4)
+    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)][:1]
+    references = known_references(base, rows)
+    generic = users_of(base)["generic"]
+    directions = 20 * torch.randn(1, *generic.shape, generator=torch.Generator().manual_seed(2))
+    users = StyledUserModel(generic, directions, {1: torch.ones(1)}, {1: 0.0 * generic}, ())
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        (pair,) = round_pairs(
+            base,
+            adapter,
+            users,
+            pairs=rows,
+            before=own_readings(base, users, rows, references, CONFIG),
+            references=references,
+            config=CONFIG,
+        )
+    (one,) = rows
+    styled, generic_end, reference = (
+        _end_logp(base, row, prefix)
+        for row, prefix in (
+            (one.chosen, users.prefix(1)),
+            (one.generic_chosen, generic),
+            (one.reference_chosen, None),
+        )
+    )
+    assert abs(styled - generic_end) > 5e-4
+    assert pair.end_logp_change == pytest.approx(generic_end - reference, abs=1e-4)
+
+
+@torch.no_grad()
+def _end_logp(base, row: Row, prefix: Tensor | None) -> float:
+    """Of the last token, as what all tokens have less all but it."""
+    cut = Row(row.prompt, row.response_ids[:-1])
+    whole, before = (
+        float(response_logps(base.model, [r], [prefix], max_tokens=999)) for r in (row, cut)
+    )
+    return whole - before
 
 
 def measured(base, tokenizer, users, carried, round_id: int = 1):
     """What `measure` finds in a full round of users 1 and 2."""
     prompts = PromptFormat(base.tokenizer, 4)
     rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
+    references = known_references(base, rows)
     examination = Examination(
         kind="full",
         round_id=round_id,
         pairs=rows,
         held_out=(),
         before=(),
-        references=known_references(base, rows),
+        own_before=own_readings(base, users, rows, references, CONFIG),
+        references=references,
         carried=carried,
         prompts=[prompt("What is tea?")],
     )
@@ -127,19 +191,14 @@ def test_a_held_out_pairs_end_of_turn_is_read_where_a_response_ended(base, token
     prompts = PromptFormat(base.tokenizer, 4)
     rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
     users = individual_from_tensors(users_of(base, 1), (), base.device)
-    readings = held_out_readings(base, users, rows, known_references(base, rows), CONFIG)
+    readings = own_readings(base, users, rows, known_references(base, rows), CONFIG)
     for pair, reading in zip(rows, readings, strict=True):
         vector = users.prefix(pair.pair.user_id).detach()
-        ends = []
-        for row in (pair.chosen, pair.rejected):
-            if row.response_ids[-1] in base.stop_ids:
-                cut = replace(row, response_ids=row.response_ids[:-1])
-                with torch.no_grad():
-                    whole, before = (
-                        float(response_logps(base.model, [r], [vector], max_tokens=999))
-                        for r in (row, cut)
-                    )
-                ends.append(whole - before)
+        ends = [
+            _end_logp(base, row, vector)
+            for row in (pair.chosen, pair.rejected)
+            if row.response_ids[-1] in base.stop_ids
+        ]
         assert reading.end_logp == pytest.approx(sum(ends) / len(ends), abs=1e-4)
 
 

@@ -7,7 +7,8 @@ import torch
 
 from tests.trainer.conftest import opposed_pairs, prompt
 from trainer.decoding import DecodingBatch
-from trainer.measuring import probe_messages, probed_users
+from trainer.measuring import probe_messages
+from trainer.own_pairs import most_touched
 from trainer.probes import (
     BaseTexts,
     Probe,
@@ -171,8 +172,8 @@ def test_base_texts_are_written_once_per_process(base, monkeypatch) -> None:
 
 def test_the_users_with_most_pairs_are_probed(tokenizer) -> None:
     pairs = opposed_pairs(tokenizer)
-    assert probed_users([*pairs, pairs[1]], most=1) == [2]
-    assert probed_users(pairs, most=5) == [1, 2]
+    assert most_touched([*pairs, pairs[1]], most=1) == [2]
+    assert most_touched(pairs, most=5) == [1, 2]
 
 
 def test_without_probe_prompts_the_pairs_own_are_taken(tokenizer) -> None:
