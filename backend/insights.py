@@ -49,8 +49,9 @@ class Chip:
 class RoundRow:
     """One round in the lab's table; `progress` is empty unless it is running.
 
-    `kind` is `full`, or `vector` for new users' vectors alone. First and last are means over a
-    third of the steps: a step has a few pairs, and alone it says nothing.
+    `kind` is `full`, or `vector` for new users' vectors alone. The losses are the gate's: of some
+    of the round's pairs under their users' vectors, the same pairs before and after. The accuracy
+    is a mean over the last third of the steps: one has a few pairs, and alone it says nothing.
     """
 
     id: int
@@ -61,8 +62,8 @@ class RoundRow:
     new_pairs: int
     replay_pairs: int
     held_out_pairs: int
-    loss_first: float | None
-    loss_last: float | None
+    loss_before: float | None
+    loss_after: float | None
     accuracy_last: float | None
     reason: str
     progress: str
@@ -247,6 +248,7 @@ def _round_row(row: Round) -> RoundRow:
     uses = [pair.use for pair in row.pairs]
     ended = row.ended_at
     third = -(-len(curve) // 3)
+    figures = row.gate["figures"] if row.gate else {}
     return RoundRow(
         id=row.id,
         kind=row.kind,
@@ -256,8 +258,8 @@ def _round_row(row: Round) -> RoundRow:
         new_pairs=uses.count("new"),
         replay_pairs=uses.count("replay"),
         held_out_pairs=uses.count("held_out"),
-        loss_first=_mean(curve[:third], "loss"),
-        loss_last=_mean(curve[-third:], "loss"),
+        loss_before=figures.get("round_loss_parent"),
+        loss_after=figures.get("round_loss"),
         accuracy_last=_mean(curve[-third:], "accuracy"),
         reason=row.reason or "",
         progress=_progress(row),

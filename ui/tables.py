@@ -41,7 +41,7 @@ def rounds(rows: Iterable[RoundRow]) -> str:
                 row.status,
                 moment(row.started_at),
                 f"{row.new_pairs} + {row.replay_pairs}",
-                _change(row.loss_first, row.loss_last),
+                _change(row.loss_before, row.loss_after),
                 percent(row.accuracy_last),
                 NONE if row.seconds is None else f"{row.seconds:.0f}",
                 row.progress or row.reason,
@@ -98,8 +98,8 @@ def steadiness(consistency: Consistency) -> str:
     return f"{counts}: {percent(figure.share)} ({percent(ends.low)} to {percent(ends.high)})"
 
 
-def _change(first: float | None, last: float | None) -> str:
-    return NONE if first is None else f"{figure(first)} → {figure(last)}"
+def _change(before: float | None, after: float | None) -> str:
+    return NONE if before is None else f"{figure(before)} → {figure(after)}"
 
 
 def _kind(row: UserRow) -> str:

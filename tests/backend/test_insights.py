@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from backend.insights import Insights
+from backend.insights import Insights, RoundRow
 from db.models import Round
 from db.session import Database
 from tests.backend.judged import Judged
 from tests.conftest import Clock
 
 
-@pytest.mark.parametrize(
-    ("losses", "first", "last"),
-    [
-        ([0.7], 0.7, 0.7),
-        ([0.9, 0.7, 6.0, 0.2, 0.5, 0.3, 0.1], 7.6 / 3, 0.9 / 3),
-        ([], None, None),
-    ],
-)
-def test_a_rounds_loss_is_a_mean_over_thirds_of_its_steps(
-    database: Database,
-    clock: Clock,
-    losses: list[float],
-    first: float | None,
-    last: float | None,
-) -> None:
+def _told(database: Database, clock: Clock, **columns: Any) -> RoundRow:
     judged = Judged(database, clock)
     number = judged.round(judged.version(), [])
     with judged.database.write() as session:
         row = session.get_one(Round, number)
-        row.curve = [{"loss": loss, "accuracy": float(loss < 0.4)} for loss in losses]
+        for name, value in columns.items():
+            setattr(row, name, value)
     insights = Insights(judged.database, identity="base", live_version=lambda: 1, min_choices=5)
     (told,) = insights.lab().rounds
-    assert told.loss_first == pytest.approx(first)
-    assert told.loss_last == pytest.approx(last)
-    right = [loss < 0.4 for loss in losses[-3:]]
-    assert told.accuracy_last == (pytest.approx(sum(right) / len(right)) if right else None)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "last"),
+    [([1.0], 1.0), ([1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.5], 0.5), ([], None)],
+)
+def test_a_rounds_accuracy_is_a_mean_over_the_last_third_of_its_steps(
+    database: Database, clock: Clock, accuracies: list[float], last: float | None
+) -> None:
+    curve = [{"accuracy": accuracy} for accuracy in accuracies]
+    assert _told(database, clock, curve=curve).accuracy_last == last
+
+
+def test_a_rounds_losses_are_of_the_same_pairs_before_and_after(
+    database: Database, clock: Clock
+) -> None:
+    figures = {"round_loss_parent": 0.7, "round_loss": 0.4}
+    judged = _told(database, clock, gate={"figures": figures})
+    assert (judged.loss_before, judged.loss_after) == (0.7, 0.4)
+
+
+@pytest.mark.parametrize("gate", [None, {"figures": {"round_loss": 0.4}}])
+def test_a_round_judged_before_that_was_measured_or_not_at_all_has_no_loss_before(
+    database: Database, clock: Clock, gate: dict[str, Any] | None
+) -> None:
+    assert _told(database, clock, gate=gate).loss_before is None

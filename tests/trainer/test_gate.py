@@ -280,6 +280,7 @@ def test_named_figures_are_flat_and_finite() -> None:
     assert named["user_3_tokens"] == 40
     assert named["base_nll_nats"] == 1.0
     assert named["round_loss"] == pytest.approx(0.4)
+    assert named["round_loss_parent"] == pytest.approx(0.5)
     assert named["round_loss_unlearnt"] == pytest.approx(0.6)
     assert named["user_3_drift_nats"] == 0.2
     assert named["end_logp_change"] == 0.5

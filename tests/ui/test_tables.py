@@ -20,8 +20,8 @@ ROUND = RoundRow(
     new_pairs=10,
     replay_pairs=3,
     held_out_pairs=1,
-    loss_first=0.69314,
-    loss_last=0.31,
+    loss_before=0.69314,
+    loss_after=0.31,
     accuracy_last=0.8125,
     reason="",
     progress="",
@@ -53,7 +53,7 @@ def test_a_round() -> None:
 
 
 def test_a_round_that_failed_says_why() -> None:
-    failed = replace(ROUND, status="failed", loss_first=None, loss_last=None, reason="it | broke")
+    failed = replace(ROUND, status="failed", loss_before=None, loss_after=None, reason="it | broke")
     shown = cells(tables.rounds([failed]), 0)
     assert shown[5] == "&#8211;"
     assert shown[8] == "it &#124; broke"
