@@ -64,7 +64,7 @@ from backend.trainer_process import TrainerProcess
 from backend.training import Training
 from backend.trying import Trials
 from backend.vector_files import VectorFiles
-from backend.versions import Versions
+from backend.versions import Versions, begun_with
 from backend.web import SessionCookie, Visitors, create_web
 from backend.wording import msg
 from db.session import Database
@@ -109,14 +109,15 @@ def build(ground: Ground) -> FastAPI:
     Raises:
         ConfigurationError: the model cannot be had or loaded.
     """
-    database = ground.database
+    database, folder = ground.database, ground.data / "versions"
     prompts.import_bank(database, now(), ground.settings.prompt_ending)
     model = None if ground.settings.engine == "echo" else _resolve_model(ground)
     if model is not None:
-        ground = replace(ground, settings=with_user_model(ground.settings, model.identity))
+        begun = begun_with(database, model.identity, folder)
+        ground = replace(ground, settings=with_user_model(ground.settings, model.identity, begun))
     settings = ground.settings
     engine, shared = _make_engine(ground, model)
-    versions = Versions(database, engine, ground.data / "versions", clock=now)
+    versions = Versions(database, engine, folder, clock=now)
     ground.announce(msg("preparing the first version"))
     try:
         versions.follow()

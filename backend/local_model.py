@@ -61,14 +61,20 @@ def _trains_beside(settings: Settings, serving: torch.device) -> bool:
     return settings.trainer and on_one_gpu(serving, settings.trainer_device)
 
 
-def with_user_model(settings: Settings, identity: str) -> Settings:
-    """`auto` made up: `styled` where this base model has style directions, else `individual`.
+def with_user_model(settings: Settings, identity: str, begun: TrainConfig | None) -> Settings:
+    """`auto` made up: what was begun goes on, else `styled` where there are style directions.
+
+    Args:
+        begun: recipe of the version to go on from; None: there is none.
 
     Raises:
         ConfigurationError: there are directions, but they cannot be used.
     """
     if settings.user_model != "auto":
         return settings
+    if begun is not None:
+        # Directions may have come since; versions keep the form they have.
+        return settings.model_copy(update={"user_model": begun.user_model})
     styled = settings.model_copy(update={"user_model": "styled"})
     if style_directions(styled, identity) is not None:
         return styled

@@ -20,7 +20,8 @@ from backend.errors import Conflict, NotFound
 from db.models import Promotion, Version
 from db.queries import rounds as queries
 from db.session import Database
-from trainer.artifacts import ArtifactDamaged, manifest_sha256
+from trainer.artifacts import ArtifactDamaged, manifest_sha256, read_recipe
+from trainer.config import TrainConfig
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +146,21 @@ class Versions:
             else:
                 _log.info("version %s is live", live.id)
                 return True
+
+
+def begun_with(database: Database, identity: str, folder: Path) -> TrainConfig | None:
+    """Recipe of the version that a start goes on from, known before there is an engine.
+
+    None: this base model has no version, or what is to go live is not found here or not whole.
+    """
+    with database.read() as session:
+        live = queries.live_version(session, identity)
+    if live is None:
+        return None
+    try:
+        return read_recipe(folder / live.artifact)
+    except ArtifactDamaged:
+        return None
 
 
 def _free_name(folder: Path, name: str) -> str:

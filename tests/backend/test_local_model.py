@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from backend.local_model import (
 )
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
+from backend.versions import begun_with
 from tests.backend.engines.making import USERS, write_random_version
 from tests.backend.engines.test_local import greedy
 from tests.backend.house import House
@@ -77,11 +79,24 @@ def test_a_damaged_file_stops_only_who_needs_it(settings: Settings) -> None:
 
 def test_left_alone_the_user_model_is_styled_where_there_are_directions(settings: Settings) -> None:
     auto = settings.model_copy(update={"user_model": "auto"})
-    assert with_user_model(auto, IDENTITY).user_model == "individual"
+    assert with_user_model(auto, IDENTITY, None).user_model == "individual"
     write_directions(settings.directions_dir, MADE, NAMES, IDENTITY)
-    assert with_user_model(auto, IDENTITY).user_model == "styled"
+    assert with_user_model(auto, IDENTITY, None).user_model == "styled"
     cluster = settings.model_copy(update={"user_model": "cluster"})
-    assert with_user_model(cluster, IDENTITY) is cluster
+    assert with_user_model(cluster, IDENTITY, None) is cluster
+
+
+def test_left_alone_the_user_model_stays_what_the_versions_began_with(
+    settings: Settings, make_house: Callable[..., House]
+) -> None:
+    house = make_house(config=TrainConfig())
+    write_directions(settings.directions_dir, MADE, NAMES, IDENTITY)
+    begun = begun_with(house.database, house.engine.model_identity, house.folder)
+    auto = settings.model_copy(update={"user_model": "auto"})
+    assert with_user_model(auto, IDENTITY, begun).user_model == "individual"
+    assert with_user_model(settings, IDENTITY, begun).user_model == "styled"  # said so: it is said
+    shutil.rmtree(house.folder)
+    assert begun_with(house.database, house.engine.model_identity, house.folder) is None
 
 
 def test_the_recipe_goes_with_the_user_model_unless_told_otherwise(settings: Settings) -> None:
