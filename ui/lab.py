@@ -28,6 +28,7 @@ Updates = dict[Any, Any]
 
 _REFRESH_S = 4.0
 _LOSS = {"training pairs": "loss"}
+_NO_VERSION = "Choose a version first."
 _ACCURACY = {"personal": "accuracy", "generic": "accuracy_generic"}
 
 
@@ -126,7 +127,7 @@ class _Handlers:
         with Attempt() as attempt:
             self._researcher(request)
             if _number(target) is None:
-                return {**self._say("Choose a version first."), parts.sure: gr.Row(visible=False)}
+                return {**self._say(_NO_VERSION), parts.sure: gr.Row(visible=False)}
             live = self._insights.lab().live_version
             words = f"Serve version {_number(target)} instead of {live}, to everybody?"
             return {
@@ -139,12 +140,14 @@ class _Handlers:
     def roll_back(self, target: Any, request: gr.Request) -> Updates:
         """An older version goes live."""
         version_id = _number(target)
+        said = f"Version {version_id} is live."
         with Attempt() as attempt:
             user = self._researcher(request)
-            if version_id is not None:
+            if version_id is None:
+                said = _NO_VERSION
+            else:
                 self._versions.roll_back(version_id, user.id)
-        done = f"Version {version_id} is live."
-        return {self._parts.sure: gr.Row(visible=False), **self._say(attempt.message or done)}
+        return {self._parts.sure: gr.Row(visible=False), **self._say(attempt.message or said)}
 
     def _researcher(self, request: gr.Request) -> CurrentUser:
         return researcher(request, self._accounts)
@@ -208,3 +211,5 @@ def _wire(page: gr.Blocks, parts: Parts, handlers: _Handlers) -> None:
     on(parts.roll_back.click, handlers.ask, parts.target, parts.asking)
     on(parts.yes.click, handlers.roll_back, parts.target, parts.asking)
     on(parts.no.click, lambda: gr.Row(visible=False), None, [parts.sure])
+    # The question names a version; another choice takes it away, so that "yes" never means another.
+    on(parts.target.input, lambda: gr.Row(visible=False), None, [parts.sure])

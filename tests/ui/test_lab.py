@@ -28,7 +28,12 @@ CURVE = [
 GATE = {
     "passed": False,
     "reasons": ["held-out loss rose by 0.21 nats (0.10 allowed)"],
-    "figures": {"held_out_loss": 0.82, "held_out_loss_parent": 0.61},
+    "figures": {
+        "held_out_loss": 0.82,
+        "held_out_loss_parent": 0.61,
+        "round_loss_parent": 0.6931,
+        "round_loss": 0.3198,
+    },
     "samples": [{"user_id": None, "prompt": "How?", "text": "Like <b>this</b> ${7*7}"}],
 }
 
@@ -96,7 +101,7 @@ def test_an_annotator_finds_no_lab(guest: Callable[..., Page]) -> None:
     expect(page.locator("#lab")).to_have_count(0)
 
 
-def test_every_handler_asks_for_the_role(researcher: Page, stored: Stored) -> None:
+def test_a_page_left_open_is_closed_with_the_role(researcher: Page, stored: Stored) -> None:
     """The page is open when the role is taken away; nothing on it works any more."""
     stored.rows("UPDATE users SET role = 'annotator' WHERE id = (SELECT max(id) FROM users)")
     assert answer_to_click(researcher, "#train-now").status in {401, 403}
@@ -116,7 +121,7 @@ def test_rounds_versions_users(researcher: Page) -> None:
     rows = researcher.locator("#lab-rounds tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.nth(0)).to_contain_text("not a finite number")
-    expect(rows.nth(2)).to_contain_text("0.6018 → 0.3198")
+    expect(rows.nth(2)).to_contain_text("0.6931 → 0.3198")
     expect(researcher.locator("#lab-versions tbody tr").filter(has_text="live")).to_have_count(1)
     simulated = researcher.locator("#lab-users tbody tr").filter(has_text="simulated")
     expect(simulated.locator("td").first).to_have_text(NAME)
@@ -139,9 +144,9 @@ def test_one_round(researcher: Page, picture: Callable[..., None]) -> None:
     assert serious_in_every_look(researcher) == []
 
 
-def test_train_now_without_a_trainer(researcher: Page) -> None:
+def test_train_now_without_choices(researcher: Page) -> None:
     researcher.locator("#train-now").click()
-    expect(researcher.locator("#notice p")).to_be_visible()
+    expect(researcher.locator("#notice p")).to_have_text("There is no new choice to learn from.")
 
 
 def test_roll_back_asks_once(researcher: Page) -> None:
@@ -152,6 +157,11 @@ def test_roll_back_asks_once(researcher: Page) -> None:
     researcher.locator("#roll-back").click()
     expect(researcher.locator("#sure")).to_contain_text("Serve version 2 instead of 1")
     researcher.locator("#roll-back-no").click()
+    expect(researcher.locator("#sure")).to_have_count(0)
+    researcher.locator("#roll-back").click()
+    expect(researcher.locator("#sure")).to_be_visible()
+    researcher.locator("#roll-back-to input").click()
+    researcher.get_by_role("option", name="Version 2").click()  # another choice, another question
     expect(researcher.locator("#sure")).to_have_count(0)
     researcher.locator("#roll-back").click()
     researcher.locator("#roll-back-yes").click()

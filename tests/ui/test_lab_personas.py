@@ -86,7 +86,9 @@ def test_an_odd_number_is_refused_in_words(researcher: Page, stored: Stored) -> 
 
 
 @pytest.mark.parametrize("button", ["#personas-run", "#personas-stop"])
-def test_every_handler_asks_for_the_role(researcher: Page, stored: Stored, button: str) -> None:
+def test_a_page_left_open_is_closed_with_the_role(
+    researcher: Page, stored: Stored, button: str
+) -> None:
     """The page is open when the role is taken away; nothing on it works any more."""
     if button == "#personas-stop":
         researcher.locator("#personas-run").click()
