@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -25,6 +25,7 @@ from db.session import Database
 VERDICTS = ("a", "b", "tie", "both_bad", "skip")
 _PREFERENCES = ("a", "b")
 _MAX_REASON_CHARS = 500
+_LONGEST_LOOK = timedelta(days=1)  # a pair that stood open for longer was not looked at
 _UNKNOWN_VERDICT = msg("That is not one of the answers.")
 _UNKNOWN_STRENGTH = msg("The strength is either slightly or clearly.")
 _NOT_YOURS = msg("This pair is not yours to judge. Here is your own.")
@@ -195,9 +196,13 @@ class Choosing:
         session.flush()
         return choice
 
-    def _decided_ms(self, comparison: Comparison) -> int:
+    def _decided_ms(self, comparison: Comparison) -> int | None:
+        """From shown to chosen; None where a clock was set, or a pair left open, in between."""
         assert comparison.shown_at is not None
-        return int((self._clock() - comparison.shown_at).total_seconds() * 1000)
+        taken = self._clock() - comparison.shown_at
+        if not timedelta(0) <= taken <= _LONGEST_LOOK:
+            return None
+        return int(taken.total_seconds() * 1000)
 
     def _standing(self, session: Session, user_id: int, choice_id: int) -> Choice:
         """A choice of this user that stands."""

@@ -7,9 +7,12 @@ that would promote, and stops. Knows nothing of rounds.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
 
 import psutil
 from sqlalchemy.orm import Session
@@ -39,7 +42,9 @@ class Lease:
                 session.add(row)
                 return 1
             if row.holder != self._holder:
-                if row.expires_at > now and not _died_here(row.holder):
+                # No clock is a lifetime ahead: that one was stamped before the clock was set back.
+                running = now < row.expires_at <= now + 2 * LEASE_TTL
+                if running and not _died_here(row.holder):
                     return None
                 row.holder = self._holder
                 row.epoch += 1
@@ -59,19 +64,30 @@ class Lease:
                 row.expires_at = self._clock()
 
 
+@cache
 def this_process() -> str:
-    """A holder name: host, process id and the process's start, so that reused ids differ."""
-    started = psutil.Process().create_time()
-    return f"{socket.gethostname()[:80]}:{os.getpid()}:{started:.2f}"
+    """A holder name: where it runs, process id, and a number of its own, as ids are used again."""
+    return f"{_place()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _died_here(holder: str) -> bool:
-    """Whether `holder` names a process of this host that is gone."""
-    host, _, rest = holder.rpartition(":")
-    host, _, process_id = host.rpartition(":")
-    if host != socket.gethostname()[:80] or not process_id.isdigit():
+    """Whether `holder` names a process that would be seen from here and is gone.
+
+    Told by ids alone: when a process began, as the system says it, moves with the clock. Of an id
+    that another process has by now the lease runs out instead.
+    """
+    place, _, _own = holder.rpartition(":")
+    place, _, process_id = place.rpartition(":")
+    if place != _place() or not process_id.isdigit():
         return False
+    # The one that had this very id before is gone, as in a container that was started again.
+    return int(process_id) == os.getpid() or not psutil.pid_exists(int(process_id))
+
+
+def _place() -> str:
+    """The host, and on Linux the namespace in which process ids are looked up."""
     try:
-        return f"{psutil.Process(int(process_id)).create_time():.2f}" != rest
-    except psutil.NoSuchProcess:
-        return True
+        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()[:80]}/{namespace}"

@@ -59,8 +59,8 @@ class MyData:
     def _records(self, user_id: int) -> Iterator[Record]:
         yield {"kind": "about", "format": FORMAT, "made_at": self._clock()}
         with self._database.read() as session:
-            yield _account(session, user_id)
-            yield from _said(session, user_id)
+            records = [_account(session, user_id), *_said(session, user_id)]
+        yield from records
         yield from self._batches(user_id, queries.comparisons, _comparisons)
         yield from self._batches(user_id, queries.choices, _choices)
         yield from self._batches(user_id, queries.scores, _scores)

@@ -71,7 +71,9 @@ def backs_off(now: datetime, failures: int, last_failure: datetime | None) -> bo
     if not failures or last_failure is None:
         return False
     doublings = min(failures - 1, _LONGEST_BACKOFF_DOUBLINGS)
-    return now - last_failure < timedelta(seconds=15 * 2**doublings)
+    since = now - last_failure
+    # Not for as long as a clock that was set back would say.
+    return timedelta(0) <= since < timedelta(seconds=15 * 2**doublings)
 
 
 def new_users(

@@ -46,7 +46,8 @@ class Limit:
             return 0.0
         doublings = min(failures - self.free, 30)
         wait = min(self.first_wait_s << doublings, self.longest_wait_s)
-        return max(0.0, wait - since_last_s)
+        # A clock that was set back makes nobody wait longer.
+        return max(0.0, wait - max(0.0, since_last_s))
 
 
 ACCOUNT_FROM_ADDRESS = Limit(free=5, window_s=900, first_wait_s=4, longest_wait_s=300)

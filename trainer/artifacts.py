@@ -13,10 +13,12 @@ Knows nothing of databases, of who is served, or of how a vector was learned.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,6 +41,7 @@ METRICS = "metrics.json"
 
 _FORMAT = 1
 _PARTIAL = ".partial"
+_ABANDONED_S = 3600  # after that nobody writes it any more
 _PER_USER = {"user_ids", "offsets", "weights", "shares"}  # tensors with one row per user
 
 
@@ -252,9 +255,14 @@ def write_artifact(target: Path, files: Mapping[str, bytes], *, base_identity: s
 
 
 def sweep_partials(parent: Path) -> None:
-    """Remove what a process killed while writing has left in `parent`."""
+    """Remove what a process killed while writing has left in `parent`.
+
+    Others may be writing there just now, and take seconds: only what is hours old is nobody's.
+    """
     for left in parent.glob(f".*{_PARTIAL}"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _read_manifest(path: Path) -> Manifest:

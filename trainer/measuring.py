@@ -216,7 +216,6 @@ def probe_figures(
             prompts,
             messages,
             new_tokens=limit,
-            seed=config.seed,
             max_tokens=config.forward_tokens,
         )
     # Without profiles: what the weights do is asked here, not what a profile does.

@@ -24,6 +24,7 @@ from trainer.types import Message
 
 _TEMPERATURE = 0.8
 _TOP_P = 0.95
+_BASE_SEED = 0  # of the base model's texts, which all rounds are compared with
 _JOIN_TOGETHER = 4  # a quarter of a batch at least, as joining copies what is there
 
 
@@ -204,7 +205,7 @@ def text_figures(texts: Sequence[ProbeText]) -> TextFigures:
 
 
 class BaseTexts:
-    """Texts of the base model itself, kept while a process lives: they never change.
+    """Texts of the base model itself, kept while a process lives: they are the same in every round.
 
     Args:
         capacity: at most so many sets of texts are kept, oldest out first.
@@ -221,15 +222,14 @@ class BaseTexts:
         messages: Sequence[tuple[Message, ...]],
         *,
         new_tokens: int,
-        seed: int,
         max_tokens: int,
     ) -> list[ProbeText]:
         """One text per prompt; the caller has switched the adapter off."""
         spoken = tuple(tuple((m["role"], m["content"]) for m in prompt) for prompt in messages)
-        key = (base.identity, spoken, new_tokens, seed)
+        key = (base.identity, spoken, new_tokens)
         if key not in self._kept:
             probes = [Probe(prompt, None) for prompt in messages]
-            ids = write_texts(base, prompts, probes, new_tokens=new_tokens, seed=seed)
+            ids = write_texts(base, prompts, probes, new_tokens=new_tokens, seed=_BASE_SEED)
             while len(self._kept) >= self._capacity:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = read_texts(base, prompts, messages, ids, max_tokens=max_tokens)

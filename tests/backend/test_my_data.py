@@ -101,6 +101,16 @@ def test_many_rows_come_batch_by_batch(judged: Judged, monkeypatch: pytest.Monke
     assert of(records, "vector") == []
 
 
+def test_who_reads_slowly_keeps_no_connection(judged: Judged) -> None:
+    user = judged.user("mia")
+    data = MyData(judged.database, None, clock=judged.clock)
+    pool = judged.database.engine.pool
+    before = pool.status()
+    lines = data.lines(user)
+    for _ in lines:
+        assert pool.status() == before
+
+
 def test_there_is_no_data_of_nobody(judged: Judged) -> None:
     with pytest.raises(NotFound):
         download(judged, 999)

@@ -64,6 +64,8 @@ def test_a_failed_round_is_tried_again_later_and_later() -> None:
     assert not _due(waiting, failures=3, last_failure=NOW - timedelta(seconds=59))
     assert _due(waiting, failures=3, last_failure=NOW - timedelta(seconds=60))
     assert _due(waiting, failures=50, last_failure=NOW - timedelta(hours=1))
+    # The clock was set back since.
+    assert _due(waiting, failures=3, last_failure=NOW + timedelta(hours=1))
 
 
 def test_a_new_user_is_ready_with_enough_pairs_whoever_chose_first_in_front() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,20 @@ def test_the_base_model_is_as_before_and_memory_does_not_grow(
     assert modules == [(name, id(module)) for name, module in base.model.named_modules()]
     assert all(torch.equal(weights[n], p) for n, p in base.model.named_parameters())
     assert not any(p.requires_grad or p.grad is not None for p in base.model.parameters())
+
+
+def test_rounds_of_one_process_share_the_base_models_texts(
+    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path
+) -> None:
+    texts, written = BaseTexts(), []
+    for seed in (1, 2):  # the app gives each round a seed of its own
+        request = round_request(
+            output=str(initial.parent / f"r{seed}"), config=replace(recipe, seed=seed)
+        )
+        samples = run_round(base, request, lambda _: None, texts).gate.samples
+        written.append([sample["text"] for sample in samples if sample["condition"] == "base"])
+    assert written[0]
+    assert written[0] == written[1]
 
 
 def test_a_child_goes_on_from_its_parent(
@@ -324,6 +339,7 @@ def test_a_round_sweeps_what_a_killed_one_left(
     base: LanguageModel, round_request: Request, initial: Path
 ) -> None:
     (initial.parent / ".round-0.1.partial").mkdir()
+    os.utime(initial.parent / ".round-0.1.partial", (0, 0))
     run(base, round_request())
     assert sorted(p.name for p in initial.parent.iterdir()) == ["initial", "round-1"]
 
