@@ -100,7 +100,8 @@ bench-gate: $(VENV)/ready-dev
 
 # Debian's Chromium where no browser is found; the tests drive whichever there is.
 chromium:
-	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	command -v google-chrome >/dev/null || { \
 		echo "installing Chromium from Debian's packages"; \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$as_root apt-get update -qq && \
