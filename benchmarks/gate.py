@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import torch
 from transformers import AutoTokenizer
 
 from backend.base_model import resolve
+from benchmarks import devices
 from benchmarks.gate_candidates import Candidate, bad, good
 from benchmarks.gate_report import (
     DOCUMENT,
@@ -73,14 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         # What is judged is trained alike, whatever the bounds are.
         trained_by = {**config.to_json(), "gate": None}
         recipe = zlib.crc32(repr((base.identity, trained_by, sizes)).encode())
+        known = {name: r for name, r in known.items() if r["recipe"] == recipe}
         folder = asked.folder or cache / "bench-gate" / f"{recipe:08x}"
         world = World(base, config, sizes, folder, _say)
         bench = Bench(world)
+        where = {
+            "machine": f"{devices.machine(base.device)}, {torch.get_num_threads()} threads",
+            "day": datetime.now(UTC).date().isoformat(),
+        }
         wanted = [f"good-{n:03}" for n in range(asked.good)]
         wanted += [f"bad-{n:03}" for n in range(asked.bad)]
         for name in sorted(wanted, key=lambda name: (int(name[-3:]), name)):
             if name not in known:
-                known[name] = {"recipe": recipe, **bench.judged(name)}
+                known[name] = {"recipe": recipe, **where, **bench.judged(name)}
                 write_records(asked.results, known)
                 _say(_line(name, known[name]))
     summary = summarize(known, TINY.gate if asked.tiny else GateConfig())
@@ -175,7 +182,7 @@ def _tiny(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
-    parser.add_argument("--bad", type=int, default=200, help="so many bad candidates")
+    parser.add_argument("--bad", type=int, default=232, help="so many bad candidates")
     parser.add_argument("--good", type=int, default=50, help="so many good candidates")
     parser.add_argument("--tiny", action="store_true", help="a random model, to see that it runs")
     parser.add_argument("--resume", action="store_true", help="keep what the result file holds")

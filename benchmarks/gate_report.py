@@ -51,6 +51,8 @@ def summarize(known: Mapping[str, Mapping[str, Any]], bounds: GateConfig) -> dic
             "good_accepted": sum(accepted[n] for n in kept & accepted.keys()),
         },
         "dtypes": dict(sorted(Counter(r["dtype"] for r in known.values()).items())),
+        "machines": sorted({r["machine"] for r in known.values()}),
+        "until": max((r["day"] for r in known.values()), default=None),
         "s_per_candidate": round(sum(seconds) / len(seconds), 1) if seconds else None,
     }
 
@@ -130,6 +132,8 @@ def document(summary: Mapping[str, Any], known: Mapping[str, Any], path: Path) -
     dtypes = ", ".join(f"{count} in {dtype}" for dtype, count in summary["dtypes"].items())
     lines = [
         "## The gate: `make bench-gate`",
+        "",
+        f"Until {summary['until']}, {', '.join(summary['machines'])}.",
         "",
         f"{summary['bad_refused']} of {summary['bad']} bad candidates refused, "
         f"{summary['good_accepted']} of {summary['good']} good ones accepted, "
