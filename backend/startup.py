@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -45,6 +47,33 @@ def prepare_data_dir(folder: Path) -> Path:
             f"{free // 2**20} MB free, {_LEAST_FREE_BYTES // 2**20} MB needed"
         )
     return absolute
+
+
+def hold_alone(url: str) -> Callable[[], None]:
+    """Keep other processes off a SQLite file while this one lives; returns what lets go of it.
+
+    Only this process may write it (see `db.session`). Other databases are not held. However the
+    process ends, the system lets go.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+    try:
+        file = make_url(url).database if make_url(url).get_backend_name() == "sqlite" else None
+    except ArgumentError:
+        file = None  # said by who opens it
+    if not file or file == ":memory:":
+        return lambda: None
+    lock = FileLock(f"{file}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigurationError(
+            f"another Attune uses the database {file}; several processes need Postgres"
+        ) from error
+    except OSError:  # no folder, or not ours to write: opening the database says so
+        return lambda: None
+    return lock.release
 
 
 def open_database(url: str) -> Database:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,24 @@ def test_a_new_sqlite_file_is_migrated(tmp_path: Path) -> None:
     database = startup.open_database(f"sqlite:///{tmp_path / 'a.db'}")
     assert "choices" in inspect(database.engine).get_table_names()
     database.close()
+
+
+def test_a_sqlite_file_belongs_to_one_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    let_go = startup.hold_alone(url)
+    held = "from backend.startup import hold_alone; import sys; hold_alone(sys.argv[1])"
+    command = [sys.executable, "-c", held, url]
+    other = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"another Attune uses the database {tmp_path / 'a.db'}" in other.stderr
+    let_go()
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:////no/such/folder/a.db", "postgresql://h/a", "nonsense"]
+)
+def test_what_is_no_file_of_ours_is_not_held(url: str) -> None:
+    startup.hold_alone(url)()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle9://x/y", "http://example.org"])
