@@ -176,6 +176,8 @@ class Desk(Choosing):
             comparison, response = self._empty(session, user_id, comparison_id, side)
             response.text, response.token_ids = made.text, list(made.token_ids)
             response.ended, response.seconds, response.seed = made.ended, made.seconds, seed
+            # The empty text's: it was read for a choice that has been taken back since.
+            response.reference_logp_nats = response.reference_identity = None
             response.attempts += 1
             response.drafts = 1
             return view_of(comparison)

@@ -14,6 +14,7 @@ from backend.errors import Conflict, InvalidInput, NotFound
 from backend.vector_files import VectorFiles
 from backend.wording import msg
 from db.queries import erasure as queries
+from db.queries import rounds as round_queries
 from db.queries import users as user_queries
 from db.session import Database
 
@@ -56,6 +57,8 @@ class Erasure:
             Conflict: the last admin.
         """
         with self._database.write() as session:
+            # A round stores what it brings under this lock: it ends before, or sees who is gone.
+            round_queries.lock_lease(session)
             admins = user_queries.lock_admins(session)
             user = user_queries.user_by_id(session, user_id, lock=True)
             if user is None or user.is_simulated or user.disabled_at is not None:

@@ -151,7 +151,7 @@ class Insights:
         """The status line for this user."""
         with self._database.read() as session:
             choices = comparison_queries.count_choices(session, user_id)
-            waiting = queries.count_waiting(session)
+            waiting = queries.count_waiting(session, self._identity)
             training = queries.running_round(session) is not None
         missing = max(0, self._min_choices - waiting)
         if training:

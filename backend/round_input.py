@@ -56,15 +56,18 @@ class RoundInput:
         ]
 
 
-def waiting(session: Session, unscored_until: datetime | None = None) -> list[Candidate]:
+def waiting(
+    session: Session, identity: str, unscored_until: datetime | None = None
+) -> list[Candidate]:
     """Choices no promoted round has used, oldest first.
 
     Args:
+        identity: the base model that made the responses.
         unscored_until: leave out pairs chosen later than this that have no prequential score yet.
     """
     return [
         _candidate(choice, selection.use_of(choice.verdict, purpose))
-        for choice, purpose in queries.waiting_choices(session, unscored_until)
+        for choice, purpose in queries.waiting_choices(session, identity, unscored_until)
     ]
 
 
@@ -80,21 +83,21 @@ def gather(
     """Choose and load everything a round needs.
 
     Args:
-        identity: the base model; reference log-probs of another one are not used.
+        identity: the base model; pairs and reference log-probs of another one are not used.
         unscored_until: leave out pairs chosen later than this that have no prequential score yet.
     """
-    ready = waiting(session, unscored_until)
+    ready = waiting(session, identity, unscored_until)
     picked = selection.pick_new(ready, limit=limits.new, user_cap=limits.user_cap)
-    used = queries.replayable_choices(session, _REPLAY_POOL)
+    used = queries.replayable_choices(session, identity, _REPLAY_POOL)
     replay = selection.pick_replay(
         [_candidate(choice, "replay") for choice in used],
         picked,
         limit=limits.replay,
         user_cap=limits.user_cap,
-        last_trained=queries.last_trained_at(session),
+        last_trained=queries.last_trained_at(session, identity),
         rng=rng,
     )
-    held_out = queries.held_out_choices(session, _HELD_OUT, unscored_until)
+    held_out = queries.held_out_choices(session, identity, _HELD_OUT, unscored_until)
     return _load(session, identity, [*picked, *replay], held_out, probe_prompts)
 
 
@@ -113,12 +116,11 @@ def gather_vector(
     """
     ready = [
         candidate
-        for candidate in waiting(session, unscored_until)
+        for candidate in waiting(session, identity, unscored_until)
         if candidate.user_id in users and candidate.use == "new"
     ]
     picked = selection.pick_new(ready, limit=limits.new, user_cap=limits.user_cap)
-    held_out = queries.held_out_choices(session, _HELD_OUT, unscored_until)
-    own = [choice for choice in held_out if choice.user_id in users]
+    own = queries.held_out_choices(session, identity, _HELD_OUT, unscored_until, users)
     return _load(session, identity, picked, own, probe_prompts)
 
 

@@ -88,29 +88,50 @@ class TrainerProcess:
     ) -> RoundResult:
         """Run one round in the child; blocks until it is finished.
 
+        Whatever is raised, also by `on_progress`: no child goes on with the round.
+
         Raises:
             RoundFailed: the round failed, the child died, or the time is over.
         """
         self.start()
-        deadline = time.monotonic() + timeout_s
-        self._send(request)
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                self._kill()
-                raise RoundFailed(f"the round took longer than {timeout_s:.0f} s") from None
-            if line is None:
-                raise RoundFailed(f"the trainer process ended ({self._exit_status()})")
-            result = _read_event(json.loads(line), request.round_id, on_progress)
-            if result is not None:
-                return result
+        try:
+            self._send(request)
+            end = self._end_of(request.round_id, on_progress, timeout_s)
+        except BaseException:
+            self._kill()
+            raise
+        if end["event"] == "failed":
+            raise RoundFailed(end["reason"])
+        return RoundResult.from_json(end["result"])
 
     def close(self) -> None:
         """End the child, also in the middle of a round."""
         with self._starting:
             self._closed = True
             self._kill()
+
+    def _end_of(
+        self, round_id: int, on_progress: Callable[[Progress], None], timeout_s: float
+    ) -> dict[str, Any]:
+        """The event that ends the round; reports progress, skips what is of other rounds.
+
+        Raises:
+            RoundFailed: the child died, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise RoundFailed(f"the round took longer than {timeout_s:.0f} s") from None
+            if line is None:
+                raise RoundFailed(f"the trainer process ended ({self._exit_status()})")
+            event: dict[str, Any] = json.loads(line)
+            if event.get("round_id") != round_id:
+                continue
+            if event["event"] in ("done", "failed"):
+                return event
+            on_progress(_progress(event))
 
     def _send(self, request: RoundRequest) -> None:
         child = self._child
@@ -153,22 +174,10 @@ def _read(stdout: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
     stdout.close()
 
 
-def _read_event(
-    event: dict[str, Any], round_id: int, on_progress: Callable[[Progress], None]
-) -> RoundResult | None:
-    """The result if this event ends the round `round_id`; reports progress; skips the rest."""
-    if event.get("round_id") != round_id:
-        return None
-    if event["event"] == "done":
-        return RoundResult.from_json(event["result"])
-    if event["event"] == "failed":
-        raise RoundFailed(event["reason"])
-    on_progress(
-        Progress(
-            phase=Phase(event["phase"]),
-            step=event["step"],
-            steps=event["steps"],
-            figures=event["figures"],
-        )
+def _progress(event: dict[str, Any]) -> Progress:
+    return Progress(
+        phase=Phase(event["phase"]),
+        step=event["step"],
+        steps=event["steps"],
+        figures=event["figures"],
     )
-    return None

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +25,7 @@ from backend.round_input import RoundInput, RoundLimits
 from backend.styles import Style
 from backend.versions import Versions
 from db.models import Round
+from db.queries import erasure as erasure_queries
 from db.queries import rounds as queries
 from db.session import Database
 from trainer.config import TrainConfig
@@ -106,10 +106,13 @@ class Training:
         if epoch is None or (self._running is not None and not self._running.done()):
             return
         self._bury_lost_rounds(epoch)
+        # From an older version a round would undo for everybody what the live one has learnt.
+        if not self._versions.serves_live():
+            return
         if self._is_due():
-            self._running = self._pool.submit(self._round, epoch, ())
+            self._start(epoch, ())
         elif users := self._new_users():
-            self._running = self._pool.submit(self._round, epoch, users)
+            self._start(epoch, users)
 
     def train_now(self) -> None:
         """Make a round due at the next tick, whatever the counts.
@@ -118,10 +121,10 @@ class Training:
             Conflict: no choice is waiting that could be learnt from, or no trainer runs.
         """
         with self._database.write() as session:
-            if not selection.teaches(round_input.waiting(session)):
+            if not selection.teaches(round_input.waiting(session, self._identity)):
                 raise Conflict("There is no new choice to learn from.")
             lease = queries.lock_lease(session)
-            if lease is None:
+            if lease is None or lease.expires_at <= self._clock():
                 raise Conflict("No trainer is running.")
             lease.asked_at = self._clock()
 
@@ -135,6 +138,10 @@ class Training:
         self._pool.shutdown(wait=True)
         self._lease.release()
 
+    def _start(self, epoch: int, users: tuple[int, ...]) -> None:
+        self._running = self._pool.submit(self._round, epoch, users)
+        self._running.add_done_callback(_log_escaped)
+
     def _bury_lost_rounds(self, epoch: int) -> None:
         # A round of our own epoch cannot be running here: `tick` returned if it were.
         with self._database.write() as session:
@@ -142,7 +149,7 @@ class Training:
 
     def _is_due(self) -> bool:
         with self._database.read() as session:
-            waiting = round_input.waiting(session, self._unscored_until())
+            waiting = round_input.waiting(session, self._identity, self._unscored_until())
             failures, last_failure = queries.failures_since_success(session, "full")
             lease = queries.lease(session)
         if lease is not None and lease.asked_at is not None:
@@ -161,9 +168,9 @@ class Training:
         if not self._fast_choices:
             return ()
         with self._database.read() as session:
-            waiting = round_input.waiting(session, self._unscored_until())
+            waiting = round_input.waiting(session, self._identity, self._unscored_until())
             failures, last_failure = queries.failures_since_success(session, "vector")
-            served = queries.vector_served(session)
+            served = queries.vector_served(session, self._identity)
         if selection.backs_off(self._clock(), failures, last_failure):
             return ()
         return selection.new_users(
@@ -182,28 +189,25 @@ class Training:
     def _round(self, epoch: int, users: tuple[int, ...]) -> None:
         """One round, whole: a full one, or a vector round of `users`.
 
-        The job boundary: every failure ends in the round's row.
+        The job boundary: every failure ends in the round's row, or in the log.
         """
-        try:
-            request = self._begin(epoch, users)
-        except SQLAlchemyError:
-            _log.exception("a round could not begin")
-            return
+        request = self._begin(epoch, users)
         try:
             result = self._trainer.run(request, self._reporter(request.round_id), self._timeout_s)
             self._finish(request, result, epoch)
-            self._versions.follow()
         except RoundFailed as error:
             self._fail(request, str(error))
         except Exception as error:  # noqa: BLE001 — the one broad catch: nothing may stay `running`
             _log.exception("round %s failed", request.round_id)
             self._fail(request, f"unexpected {type(error).__name__}: {error}")
+        else:
+            self._versions.follow()
 
     def _begin(self, epoch: int, users: tuple[int, ...]) -> RoundRequest:
         kind: RoundKind = "vector" if users else "full"
         with self._database.write() as session:
             live = self._versions.live(session)
-            assert live is not None  # ensure_initial ran before the scheduler started
+            assert live is not None  # it was served a moment ago
             lease = queries.lock_lease(session)
             if lease is not None and kind == "full":
                 lease.asked_at = None
@@ -221,14 +225,16 @@ class Training:
             gathered = self._gather(session, row.id, users)
             session.add_all(gathered.round_pairs(row.id))
             row.config = config.to_json()
-            artifact = f"round-{row.id:06d}"
+            # Named before it is there: whatever becomes of this process, erasing finds it. After a
+            # backup was put back, later rounds' directories may be there still.
+            row.artifact = self._versions.free_name(f"round-{row.id:06d}")
             return RoundRequest(
                 round_id=row.id,
                 pairs=gathered.pairs,
                 held_out=gathered.held_out,
                 probe_prompts=gathered.probe_prompts,
                 parent=str(self._versions.path_of(live.artifact).absolute()),
-                output=str(self._versions.path_of(artifact).absolute()),
+                output=str(self._versions.path_of(row.artifact).absolute()),
                 config=config,
                 kind=kind,
                 style_shares=self._style_shares(session, gathered),
@@ -259,11 +265,14 @@ class Training:
 
     def _reporter(self, round_id: int) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:
-            with self._database.write() as session:
-                row = session.get_one(Round, round_id)
-                row.progress = asdict(progress)
-                if progress.figures:
-                    row.curve = [*(row.curve or []), progress.figures]
+            try:
+                with self._database.write() as session:
+                    row = session.get_one(Round, round_id)
+                    row.progress = asdict(progress)
+                    if progress.figures:
+                        row.curve = [*(row.curve or []), progress.figures]
+            except SQLAlchemyError as error:  # the finished round brings the whole curve
+                _log.warning("a step of round %s is not shown: %s", round_id, error)
 
         return report
 
@@ -273,9 +282,10 @@ class Training:
             row = session.get_one(Round, request.round_id)
             if not self._lease.holds(session, epoch) or row.status != "running":
                 raise RoundFailed("another process took over training while this round ran")
-            row.artifact = Path(result.artifact).name
             row.curve = list(result.curve)
-            row.gate = asdict(result.gate)
+            # Under the lease's lock, as erasing is: who was erased meanwhile is seen here.
+            erased = erasure_queries.erased_ids(session)
+            row.gate = erasure_queries.without_samples(asdict(result.gate), erased)
             row.train_s = result.train_s
             row.progress = None
             row.ended_at = self._clock()
@@ -288,6 +298,7 @@ class Training:
                 _log.warning("round %s is refused: %s", row.id, row.reason)
                 return
             row.status = "promoted"
+            assert row.artifact is not None  # named when it began; erasing may have renamed it
             version = self._versions.promote(
                 session, row.artifact, self._identity, cause="round", round_id=row.id
             )
@@ -297,9 +308,15 @@ class Training:
         _log.warning("round %s failed: %s", request.round_id, reason)
         with self._database.write() as session:
             row = session.get_one(Round, request.round_id)
-            promoted = queries.version_of_round(session, row.id)
-            if promoted is None:
-                row.status, row.reason, row.ended_at = "failed", reason, self._clock()
-                row.progress = None
-        if promoted is None:
-            shutil.rmtree(request.output, ignore_errors=True)
+            if row.status in ("promoted", "refused"):  # stored, although that was not heard
+                return
+            row.status, row.reason, row.ended_at = "failed", reason, self._clock()
+            row.progress = None
+        shutil.rmtree(request.output, ignore_errors=True)
+
+
+def _log_escaped(ended: Future[None]) -> None:
+    """Log what a round raised: nobody else reads its future."""
+    error = ended.exception()
+    if error is not None:
+        _log.error("a round could not be begun, stored or served", exc_info=error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from trainer.artifacts import ArtifactDamaged, manifest_sha256, read_recipe
 from trainer.config import TrainConfig
 
 _log = logging.getLogger(__name__)
+_LOOK_AGAIN = timedelta(minutes=1)
 
 
 class Versions:
@@ -42,9 +43,9 @@ class Versions:
         self._folder = folder
         self._clock = clock
         self._swapping = threading.Lock()
-        # Versions whose directory this process does not find. Not marked as damaged: a folder that
-        # is not mounted here may be fine elsewhere, and here after a restart.
-        self._missing: set[int] = set()
+        # Versions whose directory this process did not find, and when. Not marked as damaged: a
+        # folder that is not mounted here may be fine elsewhere, and here in a moment.
+        self._missing: dict[int, datetime] = {}
         self._listeners: list[Callable[[], None]] = []
 
     def on_swap(self, listener: Callable[[], None]) -> None:
@@ -56,16 +57,31 @@ class Versions:
         return self._folder / artifact
 
     def live(self, session: Session) -> Version | None:
-        """The version that should be served: the newest promoted one this process can serve."""
-        return queries.live_version(session, self._engine.model_identity, self._missing)
+        """The version that should be served: the newest promoted one, found here or not."""
+        return queries.live_version(session, self._engine.model_identity)
+
+    def serves_live(self) -> bool:
+        """Whether the engine serves the live version, and no older one in its place."""
+        with self._database.read() as session:
+            live = self.live(session)
+        served = self._engine.live_version
+        return live is not None and served is not None and served.version_id == live.id
+
+    def free_name(self, name: str) -> str:
+        """`name`, or `name-2`, `name-3`, … when a directory has it already."""
+        candidate, number = name, 1
+        while self.path_of(candidate).exists():
+            number += 1
+            candidate = f"{name}-{number}"
+        return candidate
 
     def ensure_initial(self) -> None:
         """Make the version that is served before the first round, if this base model has none."""
         identity = self._engine.model_identity
         with self._database.read() as session:
-            if self.live(session) is not None:
+            if self._servable(session) is not None:
                 return
-        name = _free_name(self._folder, f"initial-{identity[:12]}")
+        name = self.free_name(f"initial-{identity[:12]}")
         self._engine.write_initial(self._folder / name)
         with self._database.write() as session:
             self.promote(session, name, identity, cause="initial", round_id=None)
@@ -95,6 +111,8 @@ class Versions:
         """
         identity = self._engine.model_identity
         with self._database.write() as session:
+            # A round promotes under this lock: it ends before, or finds its parent not live.
+            queries.lock_lease(session)
             version = session.get(Version, version_id)
             if version is None:
                 raise NotFound(f"There is no version {version_id}.")
@@ -123,7 +141,7 @@ class Versions:
     def _follow(self) -> bool:
         while True:
             with self._database.read() as session:
-                live = self.live(session)
+                live = self._servable(session)
             if live is None:  # all gone or damaged: start again from the base model
                 self.ensure_initial()
                 continue
@@ -133,7 +151,7 @@ class Versions:
                 return False
             if not path.is_dir():
                 _log.error("version %s is not served: there is no folder %s", live.id, path)
-                self._missing.add(live.id)
+                self._missing[live.id] = self._clock()
                 continue
             try:
                 if manifest_sha256(path) != live.manifest_sha256:
@@ -147,26 +165,23 @@ class Versions:
                 _log.info("version %s is live", live.id)
                 return True
 
+    def _servable(self, session: Session) -> Version | None:
+        """The newest promoted version whose directory was not missed within the last minute."""
+        now = self._clock()
+        missed = [version for version, at in self._missing.items() if abs(now - at) < _LOOK_AGAIN]
+        return queries.live_version(session, self._engine.model_identity, missed)
+
 
 def begun_with(database: Database, identity: str, folder: Path) -> TrainConfig | None:
     """Recipe of the version that a start goes on from, known before there is an engine.
 
-    None: this base model has no version, or what is to go live is not found here or not whole.
+    The newest one that can be read here. None: this base model has no version of which that is so.
     """
+    unreadable: list[int] = []
     with database.read() as session:
-        live = queries.live_version(session, identity)
-    if live is None:
-        return None
-    try:
-        return read_recipe(folder / live.artifact)
-    except ArtifactDamaged:
-        return None
-
-
-def _free_name(folder: Path, name: str) -> str:
-    """`name`, or `name-2`, `name-3`, … when a directory has it already."""
-    candidate, number = name, 1
-    while (folder / candidate).exists():
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
+        while (version := queries.live_version(session, identity, unreadable)) is not None:
+            try:
+                return read_recipe(folder / version.artifact)
+            except ArtifactDamaged:
+                unreadable.append(version.id)
+    return None

@@ -6,8 +6,9 @@ somebody new, who would then inherit the vector that older files keep under that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
@@ -55,9 +56,15 @@ def erase_samples(session: Session, user_id: int) -> None:
     judged = select(Round).where(Round.gate.is_not(None)).execution_options(yield_per=50)
     for row in session.scalars(judged):
         gate = row.gate or {}
-        kept = [text for text in gate.get("samples", ()) if text.get("user_id") != user_id]
-        if len(kept) < len(gate.get("samples", ())):
-            row.gate = {**gate, "samples": kept}
+        kept = without_samples(gate, {user_id})
+        if len(kept["samples"]) < len(gate.get("samples", ())):
+            row.gate = kept
+
+
+def without_samples(gate: Mapping[str, Any], users: Collection[int]) -> dict[str, Any]:
+    """A gate's verdict without the texts that the model wrote in these users' taste."""
+    kept = [text for text in gate.get("samples", ()) if text.get("user_id") not in users]
+    return {**gate, "samples": kept}
 
 
 def make_nameless(user: User, at: datetime) -> None:

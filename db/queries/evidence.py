@@ -34,7 +34,7 @@ from db.models import (
     Version,
 )
 from db.queries.comparisons import COUNTED, effective, repeated
-from db.queries.rounds import consumed, scored, trained_on
+from db.queries.rounds import consumed, made_with, scored, trained_on
 
 PAIR_VERDICTS = ("a", "b")
 # Pairs count as of one length when their token counts differ by at most this share of the longer.
@@ -89,12 +89,12 @@ def to_score(
     """Choices with a pair that nobody has scored and no round has used, oldest first.
 
     Args:
-        identity: the base model that made the responses; other models' tokens mean nothing to it.
+        identity: the base model that made the responses.
         excluding: choices to leave out.
     """
     statement = (
         select(Choice)
-        .where(*_unscored(), _made_with(identity), Choice.id.not_in(excluding))
+        .where(*_unscored(), made_with(identity), Choice.id.not_in(excluding))
         .order_by(Choice.id)
         .limit(limit)
     )
@@ -260,14 +260,6 @@ def _unscored() -> tuple[ColumnElement[bool], ...]:
         ~scored(),
         ~consumed(),
         ~trained_on(),  # with another verdict, since withdrawn: the model has seen the pair
-    )
-
-
-def _made_with(identity: str) -> ColumnElement[bool]:
-    return exists().where(
-        Response.comparison_id == Choice.comparison_id,
-        Version.id == Response.version_id,
-        Version.base_identity == identity,
     )
 
 

@@ -83,20 +83,30 @@ def _may_be_used(unscored_until: datetime) -> ColumnElement[bool]:
     )
 
 
+def made_with(identity: str) -> ColumnElement[bool]:
+    """True for a choice on responses of this base model: other models' tokens are not its own."""
+    return exists().where(
+        Response.comparison_id == Choice.comparison_id,
+        Version.id == Response.version_id,
+        Version.base_identity == identity,
+    )
+
+
 def waiting_choices(
-    session: Session, unscored_until: datetime | None = None
+    session: Session, identity: str, unscored_until: datetime | None = None
 ) -> Sequence[tuple[Choice, str]]:
     """Every effective choice no promoted round has used, with its purpose, oldest first.
 
     A repeat's purpose is `repeat`, whatever the first one was made for.
 
     Args:
+        identity: the base model that made the responses.
         unscored_until: leave out pairs chosen later than this that have no prequential score yet.
     """
     statement = (
         select(Choice, case((repeated(), "repeat"), else_=Comparison.purpose))
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(COUNTED), effective(), ~consumed())
+        .where(Choice.verdict.in_(COUNTED), effective(), ~consumed(), made_with(identity))
         .order_by(Choice.id)
     )
     if unscored_until is not None:
@@ -104,28 +114,38 @@ def waiting_choices(
     return [(choice, purpose) for choice, purpose in session.execute(statement)]
 
 
-def count_waiting(session: Session) -> int:
-    """How many effective choices no promoted round has used."""
+def count_waiting(session: Session, identity: str) -> int:
+    """How many effective choices on this base model's responses no promoted round has used."""
     statement = select(func.count(Choice.id)).where(
-        Choice.verdict.in_(COUNTED), effective(), ~consumed()
+        Choice.verdict.in_(COUNTED), effective(), ~consumed(), made_with(identity)
     )
     return session.scalar(statement) or 0
 
 
-def held_out_choices(session: Session, limit: int, unscored_until: datetime) -> Sequence[Choice]:
+def held_out_choices(
+    session: Session,
+    identity: str,
+    limit: int,
+    unscored_until: datetime,
+    users: Collection[int] | None = None,
+) -> Sequence[Choice]:
     """Newest effective a/b choices on blind comparisons.
 
     Args:
+        identity: the base model that made the responses.
         unscored_until: leave out those chosen later that have no prequential score yet.
+        users: only theirs; None: everybody's.
     """
     ready = or_(consumed(), _may_be_used(unscored_until))
-    statement = _effective_pairs().where(Comparison.purpose == "blind", ready)
+    statement = _effective_pairs(identity).where(Comparison.purpose == "blind", ready)
+    if users is not None:
+        statement = statement.where(Choice.user_id.in_(users))
     return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
 
 
-def replayable_choices(session: Session, limit: int) -> Sequence[Choice]:
-    """Newest effective a/b choices that were trained on."""
-    statement = _effective_pairs().where(Comparison.purpose != "blind", consumed())
+def replayable_choices(session: Session, identity: str, limit: int) -> Sequence[Choice]:
+    """Newest effective a/b choices on this base model's responses that were trained on."""
+    statement = _effective_pairs(identity).where(Comparison.purpose != "blind", consumed())
     return session.scalars(statement.order_by(Choice.id.desc()).limit(limit)).all()
 
 
@@ -134,17 +154,19 @@ def usable_judged_texts(
 ) -> list[tuple[str, str]]:
     """(text preferred, text passed over) of the user's choices that a round may learn from.
 
+    Whichever base model wrote them: texts are the same to all.
+
     Args:
         unscored_until: leave out those chosen later that have no prequential score yet.
     """
     return judged_texts(session, user_id, or_(consumed(), _may_be_used(unscored_until)))
 
 
-def _effective_pairs() -> Select[Choice]:
+def _effective_pairs(identity: str) -> Select[Choice]:
     return (
         select(Choice)
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(("a", "b")), effective(), ~repeated())
+        .where(Choice.verdict.in_(("a", "b")), effective(), ~repeated(), made_with(identity))
     )
 
 
@@ -163,21 +185,21 @@ def choices_by_id(session: Session, ids: Sequence[int]) -> dict[int, Choice]:
     return {row.id: row for row in session.scalars(select(Choice).where(Choice.id.in_(ids)))}
 
 
-def last_trained_at(session: Session) -> dict[int, datetime]:
-    """User id → end of the last promoted full round that trained on a choice of theirs."""
+def last_trained_at(session: Session, identity: str) -> dict[int, datetime]:
+    """User id → end of the last promoted full round of this base model that trained on theirs."""
     statement = (
         select(Choice.user_id, func.max(Round.ended_at))
         .join(RoundPair, RoundPair.choice_id == Choice.id)
         .join(Round, Round.id == RoundPair.round_id)
         .where(Round.status == "promoted", Round.kind == "full")
-        .where(RoundPair.use.in_(("new", "replay")))
+        .where(RoundPair.use.in_(("new", "replay")), made_with(identity))
         .group_by(Choice.user_id)
     )
     return {user_id: at for user_id, at in session.execute(statement) if at is not None}
 
 
-def vector_served(session: Session) -> set[int]:
-    """Users for whom no vector round is wanted.
+def vector_served(session: Session, identity: str) -> set[int]:
+    """Users for whom no vector round of this base model is wanted.
 
     Those a promoted full round has trained, and those who have had a vector round since the last of
     these, promoted or refused: the same choices would be refused again.
@@ -191,8 +213,9 @@ def vector_served(session: Session) -> set[int]:
         .join(Round, Round.id == RoundPair.round_id)
         .where(Round.kind == "vector", Round.status.in_(("promoted", "refused")))
         .where(Round.id > last_full.scalar_subquery(), RoundPair.use == "new")
+        .where(made_with(identity))
     )
-    return {*last_trained_at(session), *session.scalars(tried)}
+    return {*last_trained_at(session, identity), *session.scalars(tried)}
 
 
 def live_version(
@@ -208,11 +231,6 @@ def live_version(
         .limit(1)
     )
     return session.scalars(statement).first()
-
-
-def version_of_round(session: Session, round_id: int) -> Version | None:
-    """The version a round became, if it was promoted."""
-    return session.scalars(select(Version).where(Version.round_id == round_id)).first()
 
 
 def versions(session: Session) -> Sequence[tuple[Version, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_a_shown_pair_is_resumed_and_never_made_again(house: House) -> None:
     assert list(house.desk.stream(user)) == [first]
     assert house.desk.ready(user) == first
     assert house.rows(Comparison) == 1
+
+
+@pytest.mark.parametrize("away", [timedelta(days=30), timedelta(hours=-1)])
+def test_how_long_somebody_was_away_is_no_time_to_decide(house: House, away: timedelta) -> None:
+    user = house.user("mia")
+    pair = last(house.desk.stream(user))
+    house.clock.now += away
+    house.desk.choose(user, comparison_id(pair), "a")
+    with house.database.read() as session:
+        assert session.scalars(select(Choice)).one().decided_ms is None
 
 
 def test_a_choice_is_stored_once_and_the_next_pair_is_another_prompt(house: House) -> None:

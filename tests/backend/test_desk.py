@@ -318,6 +318,24 @@ def test_an_empty_response_is_written_again(make_house: MakeHouse) -> None:
         house.desk.write_again(user, pair, "B")
 
 
+def test_what_was_read_of_the_empty_response_is_not_kept_for_the_new_one(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    user, identity = house.user("mia"), house.engine.model_identity
+    pair = comparison_id(last(house.desk.stream(user)))
+    with house.database.write() as session:
+        session.execute(update(Response).where(Response.side == "B").values(text=""))
+        ids = session.scalars(select(Response.id).order_by(Response.side)).all()
+        # As scoring does; then the choice is taken back.
+        round_input.store_reference(session, identity, {ids[0]: -3.0, ids[1]: -1.0})
+    house.desk.write_again(user, pair, "B")
+    with house.database.read() as session:
+        first, second = session.scalars(select(Response).order_by(Response.side))
+    assert (first.reference_logp_nats, first.reference_identity) == (-3.0, identity)
+    assert (second.reference_logp_nats, second.reference_identity) == (None, None)
+
+
 def test_it_was_clear_after_all(make_house: MakeHouse) -> None:
     house = make_house()
     user, other = house.user("mia"), house.user("ben")

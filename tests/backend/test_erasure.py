@@ -14,6 +14,8 @@ from backend.auth import Accounts, CurrentUser
 from backend.engines.base import VersionRef
 from backend.erasure import Erasure
 from backend.errors import Conflict, InvalidInput, NotFound
+from backend.trainer_process import TrainerProcess
+from backend.training import Trainer
 from backend.vector_files import VectorFiles
 from db.models import (
     Base,
@@ -30,11 +32,12 @@ from db.models import (
     WebSession,
 )
 from db.session import Database
-from tests.backend.house import CONFIG, House
+from tests.backend.house import CONFIG, LIMIT_S, House
 from tests.backend.judged import Judged
 from tests.backend.people import GOOD, HOME
 from tests.conftest import Clock
 from trainer.artifacts import load_version, manifest_sha256, read_user_vectors
+from trainer.types import Progress, RoundRequest, RoundResult
 
 OWN_ROWS: tuple[type[Base], ...] = (
     Choice,
@@ -261,6 +264,93 @@ def test_a_version_that_a_running_round_brings_is_swept_too(house: House) -> Non
         session.get_one(Round, running.id).status = "failed"
     erasure.sweep()
     assert not earlier.exists()
+
+
+class Meanwhile:
+    """The trainer; between its last word and the round's end `happens`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.happens: Callable[[RoundResult], None] = lambda _: None
+
+    def run(
+        self, request: RoundRequest, on_progress: Callable[[Progress], None], timeout_s: float
+    ) -> RoundResult:
+        result = self._trainer.run(request, on_progress, timeout_s)
+        self.happens(result)
+        return result
+
+
+def test_a_round_under_way_stores_no_text_in_the_taste_of_who_is_gone(
+    make_house: Callable[..., House], trainer: TrainerProcess
+) -> None:
+    meanwhile = Meanwhile(trainer)
+    house = make_house(config=LENIENT, trainer=meanwhile)
+    files, user = files_of(house), house.user
+    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
+    house.choose(4)
+
+    def erase(result: RoundResult) -> None:
+        assert user in {sample["user_id"] for sample in result.gate.samples}
+        erasure.erase(user, "mia")
+
+    meanwhile.happens = erase
+    done = house.round()
+    assert (done.status, done.reason) == ("promoted", None)
+    assert done.gate is not None
+    assert {sample["user_id"] for sample in done.gate["samples"]} == {None}
+    erasure.sweep()
+    assert user not in read_user_vectors(live_path(house)).personal
+
+
+def test_what_a_killed_round_has_left_is_swept_too(
+    make_house: Callable[..., House], trainer: TrainerProcess
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(_result: RoundResult) -> None:
+        raise Killed
+
+    meanwhile = Meanwhile(trainer)
+    house = make_house(config=LENIENT, trainer=meanwhile)
+    files, user = files_of(house), house.user
+    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
+    house.choose(4)
+    meanwhile.happens = kill
+    house.training.tick()
+    with pytest.raises(Killed):
+        house.training.wait(LIMIT_S)
+    left = house.folder / "round-000001"
+    assert user in read_user_vectors(left).personal
+    erasure.erase(user, "mia")
+    house.training.tick()  # the round is buried
+    for _ in range(2):
+        erasure.sweep()
+        house.clock.forward(minutes=2)
+    erasure.sweep()
+    assert not left.exists()
+    assert user not in read_user_vectors(house.folder / "round-000001~1").personal
+
+
+def test_a_round_goes_live_as_erasing_has_written_it(
+    make_house: Callable[..., House], trainer: TrainerProcess
+) -> None:
+    """Its directory is there before its end is stored; a sweep in between finds it."""
+    meanwhile = Meanwhile(trainer)
+    house = make_house(config=LENIENT, trainer=meanwhile)
+    files, user = files_of(house), house.user
+    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
+    house.choose(4)
+
+    def erase(_result: RoundResult) -> None:
+        erasure.erase(user, "mia")
+        erasure.sweep()
+
+    meanwhile.happens = erase
+    assert house.round().status == "promoted"
+    assert live_path(house).name == "round-000001~1"
+    assert user not in read_user_vectors(live_path(house)).personal
 
 
 def test_a_full_disk_does_not_stop_the_erasure(

@@ -186,7 +186,7 @@ def test_a_reason_is_no_new_choice_and_another_verdict_is(
     scorer.run()
     assert [row.choice_id for row in scores(house.database)] == [scored]
     with house.database.read() as session:  # the row with the reason needs no score of its own
-        ready = round_input.waiting(session, house.clock() - WAIT)
+        ready = round_input.waiting(session, IDENTITY, house.clock() - WAIT)
     assert [candidate.choice_id for candidate in ready] == [standing(house).id]
 
     again = house.desk.undo(house.user).comparison_id
@@ -209,7 +209,7 @@ def test_a_pair_that_was_trained_on_is_not_scored_whatever_the_verdict_becomes(
     scorer_of(house).run()
     assert scores(house.database) == []
     with house.database.read() as session:  # and it does not wait for what will not come
-        assert len(round_input.waiting(session, house.clock() - WAIT)) == 1
+        assert len(round_input.waiting(session, IDENTITY, house.clock() - WAIT)) == 1
 
 
 def test_ties_need_no_score_and_blind_pairs_do(make_house: Callable[..., House]) -> None:
@@ -221,7 +221,7 @@ def test_ties_need_no_score_and_blind_pairs_do(make_house: Callable[..., House])
 
     def ready() -> list[str]:
         with house.database.read() as session:
-            return [candidate.use for candidate in round_input.waiting(session, until)]
+            return [candidate.use for candidate in round_input.waiting(session, IDENTITY, until)]
 
     assert ready() == ["no_pair", "no_pair"]
     scorer_of(house).run()
@@ -245,7 +245,9 @@ def test_a_choice_that_cannot_be_scored_is_left_out_and_let_through_in_time(
     def ready() -> list[int]:
         with house.database.read() as session:
             until = house.clock() - WAIT
-            return [candidate.choice_id for candidate in round_input.waiting(session, until)]
+            return [
+                candidate.choice_id for candidate in round_input.waiting(session, IDENTITY, until)
+            ]
 
     assert unscorable not in ready()
     house.clock.forward(minutes=6)

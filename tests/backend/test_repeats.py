@@ -48,16 +48,16 @@ def test_a_repeat_is_the_same_pair_turned_round(repeating: House) -> None:
 
 def test_a_repeat_is_never_learnt_from(repeating: House) -> None:
     house = repeating
-    user = house.user("mia")
+    user, identity = house.user("mia"), house.engine.model_identity
     for _ in range(24):
         judge(house, user)
     with house.database.read() as session:
         repeats = set(
             session.scalars(select(Comparison.id).where(Comparison.repeat_of_id.is_not(None)))
         )
-        waiting = round_queries.waiting_choices(session, house.clock.now)
-        unscored = evidence_queries.to_score(session, house.engine.model_identity, [], 100)
-        held_out = round_queries.held_out_choices(session, 100, house.clock.now)
+        waiting = round_queries.waiting_choices(session, identity, house.clock.now)
+        unscored = evidence_queries.to_score(session, identity, [], 100)
+        held_out = round_queries.held_out_choices(session, identity, 100, house.clock.now)
         purposes = {choice.comparison_id: purpose for choice, purpose in waiting}
     assert repeats
     assert {purposes[each] for each in repeats} == {"repeat"}

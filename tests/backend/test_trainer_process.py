@@ -21,7 +21,7 @@ from trainer.artifacts import ADAPTER_WEIGHTS, TRAINER_STATE, USER_VECTORS
 from trainer.language_model import LanguageModel, load_language_model
 from trainer.round import write_initial
 from trainer.sharing import SharedModel
-from trainer.types import RoundRequest
+from trainer.types import Progress, RoundFailed, RoundRequest
 
 RECIPE = replace(CONFIG, epochs=1)
 
@@ -45,11 +45,17 @@ def alone(model_path: Path) -> Iterator[TrainerProcess]:
 
 
 @pytest.fixture
-def train(base: LanguageModel, tmp_path: Path) -> Callable[[TrainerProcess, str], Path]:
-    parent = tmp_path / "initial"
-    write_initial(base, RECIPE, parent)
+def train(base: LanguageModel, tmp_path: Path) -> Callable[..., Path]:
+    first = tmp_path / "initial"
+    write_initial(base, RECIPE, first)
 
-    def run(process: TrainerProcess, name: str) -> Path:
+    def run(
+        process: TrainerProcess,
+        name: str,
+        *,
+        parent: Path = first,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Path:
         request = RoundRequest(
             round_id=1,
             pairs=opposed_pairs(base.tokenizer),
@@ -59,7 +65,7 @@ def train(base: LanguageModel, tmp_path: Path) -> Callable[[TrainerProcess, str]
             output=str(tmp_path / name),
             config=RECIPE,
         )
-        return Path(process.run(request, lambda _: None, LIMIT_S).artifact)
+        return Path(process.run(request, on_progress, LIMIT_S).artifact)
 
     return run
 
@@ -71,7 +77,7 @@ def head_mb(base: LanguageModel) -> float:
 
 
 def test_a_round_trains_on_the_very_file_and_changes_no_page_of_it(
-    base: LanguageModel, alone: TrainerProcess, train: Callable[[TrainerProcess, str], Path]
+    base: LanguageModel, alone: TrainerProcess, train: Callable[..., Path]
 ) -> None:
     """So do engine and trainer share it: whoever maps a file has the same memory."""
     train(alone, "one")
@@ -87,7 +93,7 @@ def test_every_child_attaches_the_weights_and_computes_the_same(
     base: LanguageModel,
     model_path: Path,
     alone: TrainerProcess,
-    train: Callable[[TrainerProcess, str], Path],
+    train: Callable[..., Path],
 ) -> None:
     shared = SharedModel(base.model)
     before = {name: p.clone() for name, p in base.model.named_parameters()}
@@ -116,7 +122,7 @@ def test_every_child_attaches_the_weights_and_computes_the_same(
 
 def test_where_sharing_fails_the_trainer_loads_its_own(
     model_path: Path,
-    train: Callable[[TrainerProcess, str], Path],
+    train: Callable[..., Path],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with closing(trainer_process(model_path, lambda: "bm8=")) as trainer:
@@ -124,3 +130,21 @@ def test_where_sharing_fails_the_trainer_loads_its_own(
         assert trainer.pid is not None
         assert mapped_mb(trainer.pid, "/model.safetensors") != {}
     assert "loaded once more, sharing failed" in capfd.readouterr().err
+
+
+def test_a_round_that_nobody_waits_for_any_more_ends_with_its_child(
+    model_path: Path, train: Callable[..., Path], tmp_path: Path
+) -> None:
+    def broken(_progress: Progress) -> None:
+        raise KeyError("no such round")
+
+    with closing(trainer_process(model_path)) as trainer:
+        with pytest.raises(KeyError):
+            train(trainer, "one", on_progress=broken)
+        assert trainer.pid is None
+        assert not (tmp_path / "one").exists()
+        train(trainer, "two")
+        child = trainer.pid
+        with pytest.raises(RoundFailed):  # as it says itself: it is ready for the next one
+            train(trainer, "three", parent=tmp_path / "nowhere")
+        assert trainer.pid == child

@@ -7,9 +7,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 
 from backend.errors import Conflict
 from backend.lease import LEASE_TTL
@@ -17,6 +19,7 @@ from backend.trainer_process import TrainerProcess
 from db.models import Response, Round, TrainerLease
 from dev.waiting import wait_for
 from tests.backend.house import CONFIG, IDENTITY, LIMIT_S, House, trainer_arguments
+from tests.backend.judged import Judged
 from trainer.artifacts import load_version
 from trainer.types import Condition, Message
 
@@ -119,6 +122,80 @@ def test_a_refused_round_is_kept_and_never_goes_live(make_house: Callable[..., H
     assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
 
 
+def test_a_refused_round_stays_so_when_the_engine_cannot_follow(
+    make_house: Callable[..., House],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = make_house(config=replace(CONFIG, gate=replace(CONFIG.gate, max_nll_rise_nats=-99.0)))
+    house.choose(4)
+
+    def broken() -> None:
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(house.versions, "follow", broken)
+    house.training.tick()
+    with pytest.raises(OSError, match="stale"):
+        house.training.wait(LIMIT_S)
+    refused = house.newest_round()
+    assert refused is not None
+    assert refused.status == "refused"
+    assert (house.folder / str(refused.artifact) / "manifest.json").exists()
+    wait_for(lambda: "stale file handle" in caplog.text)
+
+
+def test_a_progress_report_that_cannot_be_stored_is_lost_and_nothing_else(
+    make_house: Callable[..., House], caplog: pytest.LogCaptureFixture
+) -> None:
+    house = make_house()
+    house.choose(4)
+
+    @event.listens_for(house.database.engine, "before_cursor_execute")
+    def away(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if statement.startswith("UPDATE rounds SET progress"):
+            raise OperationalError(statement, None, OSError("the database is away"))
+
+    done = house.round()
+    assert (done.status, done.reason) == ("promoted", None)
+    assert len(house.insights.curve(done.id)) >= 1
+    assert "is not shown" in caplog.text
+
+
+def test_a_directory_that_a_restored_database_does_not_know_is_left_alone(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house()
+    house.choose(4)
+    later = house.folder / "round-000001"
+    later.mkdir()
+    done = house.round()
+    assert (done.status, done.artifact) == ("promoted", "round-000001-2")
+    assert later.is_dir()
+
+
+def test_choices_on_another_models_responses_are_neither_counted_nor_learnt_from(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house()
+    judged = Judged(house.database, house.clock)
+    other = judged.version("of another vocabulary")
+    house.training.tick()
+    for purpose in ("learn", "learn", "learn", "learn", "blind"):
+        pair = judged.comparison(house.user, other, purpose=purpose, tokens=([10**6], [10**6 + 1]))
+        judged.choice(house.user, pair, "a")
+    assert str(house.insights.chip(house.user).until_next) == "learns again in 4"
+    with pytest.raises(Conflict, match="no new choice"):
+        house.training.train_now()
+    house.clock.forward(hours=1)  # longer than any choice may wait
+    house.training.tick()
+    house.training.wait(LIMIT_S)
+    assert house.newest_round() is None
+    house.choose(4)
+    done = house.round()
+    assert (done.status, done.reason) == ("promoted", None)
+    assert house.uses(done.id) == ["new"] * 4
+
+
 def test_a_trainer_that_dies_in_mid_round_fails_it_and_is_started_again(
     make_house: Callable[..., House], model_path: Path
 ) -> None:
@@ -211,6 +288,10 @@ def test_train_now_makes_a_round_due_with_fewer_choices(make_house: Callable[...
     assert house.round().status == "promoted"
     with pytest.raises(Conflict):
         house.training.train_now()
+    house.choose(2)
+    house.clock.forward(seconds=LEASE_TTL.total_seconds())
+    with pytest.raises(Conflict, match="No trainer"):  # there was one
+        house.training.train_now()
 
 
 def test_a_new_users_vector_is_trained_before_the_next_full_round(
@@ -283,7 +364,9 @@ def test_a_failed_vector_round_is_tried_again_later_and_holds_no_full_round_up(
 def test_a_version_of_clustered_users_is_served_like_any_other(
     make_house: Callable[..., House],
 ) -> None:
-    house = make_house(config=replace(CONFIG, user_model="cluster", clusters=3))
+    # Four pairs of noise: whether they suit better afterwards is not this test's concern.
+    gate = replace(CONFIG.gate, max_own_over_parent_nats=100.0)
+    house = make_house(config=replace(CONFIG, user_model="cluster", clusters=3, gate=gate))
     first = house.live
     house.choose(4)
     assert house.round().status == "promoted"

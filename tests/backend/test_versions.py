@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from backend.engines.local import LocalEngine
 from backend.errors import Conflict, NotFound
-from backend.versions import Versions
-from db.models import Promotion, Version
+from backend.versions import Versions, begun_with
+from db.models import Promotion, TrainerLease, Version
+from db.queries import rounds as queries
+from db.session import Database
+from dev.waiting import wait_for
+from tests.backend.echo_house import open_house
 from tests.backend.house import CONFIG, IDENTITY, House
+from tests.conftest import Clock
 from trainer.language_model import load_language_model
 
 
@@ -78,6 +84,78 @@ def test_a_version_whose_folder_is_missing_here_is_not_marked_as_damaged(
     with restarted(house, model_path) as (engine, versions):
         versions.follow()
         assert served(engine) == second
+
+
+def test_a_missed_directory_is_looked_for_again_and_no_round_begins_meanwhile(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house()
+    first = house.live
+    here, away = house.folder / "made-elsewhere", house.folder / "away"
+    shutil.copytree(house.folder / f"initial-{IDENTITY[:12]}", here)
+    with house.database.write() as session:
+        later = house.versions.promote(
+            session, here.name, IDENTITY, cause="round", round_id=None
+        ).id
+    here.rename(away)
+    house.versions.follow()
+    assert house.live == first
+    house.choose(4)
+    house.training.tick()
+    assert house.newest_round() is None
+    away.rename(here)
+    house.versions.follow()
+    assert house.live == first  # looked for a moment ago
+    house.clock.forward(minutes=1)
+    house.versions.follow()
+    assert house.live == later
+    done = house.round()
+    assert (done.status, done.parent_id) == ("promoted", later)
+
+
+def test_a_start_goes_on_with_the_recipe_of_the_version_it_will_serve(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house()
+    assert begun_with(house.database, IDENTITY, house.folder) == CONFIG
+    house.choose(4)
+    done = house.round()
+    newest = begun_with(house.database, IDENTITY, house.folder)
+    assert newest is not None
+    assert newest.seed == done.id
+    (house.folder / str(done.artifact)).rename(house.folder / "away")
+    assert begun_with(house.database, IDENTITY, house.folder) == CONFIG
+    assert begun_with(house.database, "another model", house.folder) is None
+
+
+def test_a_round_promoted_at_the_same_moment_does_not_undo_a_roll_back(
+    fresh_postgres_url: str, clock: Clock, tmp_path: Path
+) -> None:
+    """On SQLite there is one writer at a time anyway."""
+    database = Database(fresh_postgres_url)
+    waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    def somebody_waits() -> bool:
+        with database.read() as session:
+            return session.scalar(waits) != 0
+
+    with open_house(database, clock, tmp_path) as house, ThreadPoolExecutor(1) as pool:
+        live, identity = house.engine.live_version, house.engine.model_identity
+        assert live is not None
+        admin = house.user("mia")
+        for name in ("second", "third"):
+            house.engine.write_initial(tmp_path / name)
+        with database.write() as session:
+            session.add(TrainerLease(id=1, holder="here", epoch=1, expires_at=clock()))
+            house.versions.promote(session, "second", identity, cause="round", round_id=None)
+        with database.write() as session:
+            queries.lock_lease(session)  # as a round does that is about to promote
+            asked = pool.submit(house.versions.roll_back, live.version_id, admin)
+            wait_for(somebody_waits)
+            house.versions.promote(session, "third", identity, cause="round", round_id=None)
+        asked.result()
+        assert house.engine.live_version == live
+    database.close()
 
 
 def test_when_every_artifact_is_gone_it_starts_again_from_the_base_model(
