@@ -47,7 +47,7 @@ from trainer.config import GateConfig, TrainConfig
 from trainer.gate import GateFigures, judge
 from trainer.language_model import LanguageModel, load_language_model
 from trainer.measuring import Examination, measure
-from trainer.own_pairs import examined
+from trainer.own_pairs import examined, read_own_pairs
 from trainer.probes import BaseTexts
 from trainer.readings import PairReading, own_readings
 
@@ -133,25 +133,31 @@ class Bench:
     def _measured(self, candidate: Candidate) -> GateFigures:
         world, sound = self._world, candidate.sound
         pairs, held_out = world.rows(sound.pairs), world.rows(world.held_out)
-        prompts = [as_prompt(p) for p in world.probes[: world.config.gate.probe_prompts]]
-        examination = Examination(
-            kind="full",
-            round_id=1,
-            pairs=pairs,
-            held_out=held_out,
-            before=self._read_before(candidate.parent, "held out", held_out),
-            own_before=self._read_before(candidate.parent, sound.name, examined(pairs)),
-            references=world.references(),
-            carried=candidate.parent.weights.users,
-            prompts=prompts,
-        )
+        some = examined(pairs)
+        before = self._read_before(candidate.parent, "held out", held_out)
+        own_before = self._read_before(candidate.parent, sound.name, some)
+        references, config = world.references(), world.config
         with world.attach(candidate.weights) as (adapter, users):
+            own = read_own_pairs(
+                world.base, users, some, own_before, references=references, config=config
+            )
+            examination = Examination(
+                kind="full",
+                round_id=1,
+                pairs=pairs,
+                held_out=held_out,
+                before=before,
+                own=own,
+                references=references,
+                carried=candidate.parent.weights.users,
+                prompts=[as_prompt(p) for p in world.probes[: config.gate.probe_prompts]],
+            )
             figures, _ = measure(
                 world.base,
                 adapter,
                 users,
                 examination,
-                config=world.config,
+                config=config,
                 base_texts=self._base_texts,
             )
         return figures

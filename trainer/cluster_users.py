@@ -42,6 +42,10 @@ class ClusterUserModel:
         """e₀, (P, H) fp32."""
         return mixed(self._nobody, self._clusters)
 
+    def unlearn(self, user_id: int) -> None:
+        """w_u = 0 again."""
+        self._own.reset(user_id)
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`clusters`: V (K, P, H)."""
         return {"clusters": self._clusters}

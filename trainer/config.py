@@ -48,8 +48,8 @@ class GateConfig:
     held_out_loss_tolerance: float = 0.10
     held_out_spread_nats: float = 0.5
     held_out_min_pairs: int = 4
-    max_own_over_unlearnt_nats: float = 0.1
-    max_own_over_parent_nats: float = 0.1
+    max_own_over_unlearnt_nats: float = 0.02
+    max_own_over_parent_nats: float = 0.2
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5

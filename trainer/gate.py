@@ -17,8 +17,9 @@ The rules, for figures of the round (candidate) and of the version it started fr
    user (e₀, and the styles mixed in), and at most `max_own_over_parent_nats` above the parent's,
    for each user with at least three of them and for all together. What suits a user worse than
    nothing, or worse than before, even on what it was learnt from, is somebody else's, or was learnt
-   the wrong way round. Shares of styles are not learnt from likelihoods and are not judged by them
-   here: they are the same on both sides.
+   the wrong way round. A round unlearns what suits a single user worse than nothing (`trainer.round`),
+   so that this refuses what went wrong otherwise. Shares of styles are not learnt from likelihoods
+   and are not judged by them here: they are the same on both sides.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
    displacement). Where at least three of them ended, what was learnt has not made the end of turn
@@ -46,7 +47,7 @@ from dataclasses import dataclass
 from trainer.config import GateConfig
 from trainer.types import PreferencePair
 
-_FEW = 3  # fewer pairs than these say nothing alone
+FEW_PAIRS = 3  # fewer say nothing of a user
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
             f"base model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
         )
     ends = end_changes(figures.round_pairs)
-    if len(ends) >= _FEW and not -_mean(ends) <= config.max_end_logp_drop_nats:
+    if len(ends) >= FEW_PAIRS and not -_mean(ends) <= config.max_end_logp_drop_nats:
         reasons.append(
             f"responses no longer end: what was learnt makes the end of turn {-_mean(ends):.2f} "
             f"nats less likely, at most {config.max_end_logp_drop_nats:.2f} allowed"
@@ -268,7 +269,7 @@ def _groups(pairs: Sequence[RoundPair]) -> dict[str, list[RoundPair]]:
     by_user: dict[str, list[RoundPair]] = {}
     for pair in pairs:
         by_user.setdefault(f"user {pair.user_id}", []).append(pair)
-    groups = {who: own for who, own in by_user.items() if len(own) >= _FEW}
+    groups = {who: own for who, own in by_user.items() if len(own) >= FEW_PAIRS}
     if len(groups) != 1:
         groups["all users together"] = list(pairs)
     return groups

@@ -141,6 +141,14 @@ class Learner:
                 tensors[f"{name}/{part}"] = value.detach().cpu().clone()
         return tensors
 
+    def forget(self, user_id: int) -> None:
+        """Put a learning user's own numbers back to the start, and AdamW's state of them."""
+        self._users.unlearn(user_id)
+        name = f"vectors/user.{user_id}"
+        self._optimizer.state.pop(self._parameters[name], None)
+        for part in _STATE_PARTS:
+            self._carried.pop(f"{name}/{part}", None)
+
     def _restore(self) -> None:
         for name, parameter in self._parameters.items():
             parts = {part: self._carried.get(f"{name}/{part}") for part in _STATE_PARTS}

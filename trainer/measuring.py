@@ -17,7 +17,7 @@ from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.gate import GateFigures, HeldOutPair, TextFigures, oldest_user
 from trainer.language_model import LanguageModel
-from trainer.own_pairs import examined, most_touched, round_pairs
+from trainer.own_pairs import OwnPairs, most_touched, round_pairs
 from trainer.probes import (
     BaseTexts,
     Probe,
@@ -44,7 +44,7 @@ class Examination:
         round_id: seeds the texts, and turns through the users who did not take part.
         pairs: trained on. held_out: never trained on.
         before: the held-out pairs under the parent, each under its user's vector.
-        own_before: the same of those of `pairs` that are `trainer.own_pairs.examined`.
+        own: some of `pairs`, as parent and candidate read them.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
         carried: the parent's tensors of users, as `UserModel.tensors` gives them.
         prompts: the probe texts answer these.
@@ -55,7 +55,7 @@ class Examination:
     pairs: Sequence[PairRows]
     held_out: Sequence[PairRows]
     before: Sequence[PairReading]
-    own_before: Sequence[PairReading]
+    own: OwnPairs
     references: Mapping[int, float]
     carried: Mapping[str, Tensor]
     prompts: Sequence[tuple[Message, ...]]
@@ -91,8 +91,7 @@ def measure(
     )
     if figures.nonfinite or figures.altered:
         return figures, ()
-    references = examination.references
-    after = own_readings(base, users, held_out, references, config)
+    after = own_readings(base, users, held_out, examination.references, config)
     absent = _absentee(tensors["user_ids"].tolist(), took_part, examination.round_id)
     writers = (
         # In a vector round nobody else can write otherwise than before.
@@ -101,7 +100,7 @@ def measure(
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
     profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
-    own, by_writer, drift, samples = probe_figures(
+    base_own, by_writer, drift, samples = probe_figures(
         base,
         adapter,
         users,
@@ -118,16 +117,8 @@ def measure(
             _held_out_pair(rows, before, now)
             for rows, before, now in zip(held_out, examination.before, after, strict=True)
         ),
-        round_pairs=round_pairs(
-            base,
-            adapter,
-            users,
-            pairs=examined(pairs),
-            before=examination.own_before,
-            references=references,
-            config=config,
-        ),
-        base_texts=own,
+        round_pairs=round_pairs(base, adapter, users.prefix(None), examination.own, config),
+        base_texts=base_own,
         texts=by_writer,
         drift_nats=drift,
     )

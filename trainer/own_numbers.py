@@ -38,6 +38,11 @@ class OwnNumbers:
         """One tensor per learning user, `user.<id>`."""
         return {f"user.{user}": own for user, own in self._learned.items()}
 
+    @torch.no_grad()
+    def reset(self, user_id: int) -> None:
+        """Put a learning user's numbers back to the start."""
+        self._learned[user_id].copy_(self._start)
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """user_ids (N,) int64 ascending, and under `name` their numbers (N, …); on the CPU."""
         own = {**self._frozen, **self._learned}

@@ -1,12 +1,14 @@
 """What became of the pairs a round was trained on: they must suit their users better than before.
 
-Knows nothing of bounds and verdicts.
+Read before the first step and after the last one, and then also without what was learnt for their
+user. Knows nothing of bounds and verdicts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch import Tensor
 from trainer.adapter import AttachedAdapter
 from trainer.batching import PairRows, ending
 from trainer.config import TrainConfig
-from trainer.gate import RoundPair
+from trainer.gate import FEW_PAIRS, RoundPair
 from trainer.language_model import LanguageModel
 from trainer.readings import PairReading, has_ended, own_readings, pair_readings
 from trainer.scoring import response_logps
@@ -40,38 +42,76 @@ def most_touched(pairs: Sequence[PreferencePair], most: int) -> list[int]:
     return sorted(counts, key=lambda user: (-counts[user], user))[:most]
 
 
+@dataclass(frozen=True, slots=True)
+class OwnPairs:
+    """A round's `examined` pairs as they are read, each under its user's vector.
+
+    Attributes:
+        before: under the parent's, with the candidate's style shares.
+        now: under the candidate's.
+        unlearnt: under that without what was learnt for the user.
+    """
+
+    pairs: Sequence[PairRows]
+    before: Sequence[PairReading]
+    now: Sequence[PairReading]
+    unlearnt: Sequence[PairReading]
+
+    def misfits(self) -> tuple[int, ...]:
+        """Users whom, over a few pairs at least, what was learnt suits worse than nothing."""
+        rises: dict[int, list[float]] = {}
+        for rows, own, none in zip(self.pairs, self.now, self.unlearnt, strict=True):
+            rises.setdefault(rows.pair.user_id, []).append(own.loss_nats - none.loss_nats)
+        return tuple(u for u, rise in rises.items() if len(rise) >= FEW_PAIRS and sum(rise) > 0)
+
+    def without(self, users: Collection[int]) -> OwnPairs:
+        """The same once nothing is left of what these users learnt."""
+        now = [
+            none if rows.pair.user_id in users else own
+            for rows, own, none in zip(self.pairs, self.now, self.unlearnt, strict=True)
+        ]
+        return replace(self, now=now)
+
+
+def read_own_pairs(
+    base: LanguageModel,
+    users: UserModel,
+    pairs: Sequence[PairRows],
+    before: Sequence[PairReading],
+    *,
+    references: Mapping[int, float],
+    config: TrainConfig,
+) -> OwnPairs:
+    """The pairs under the candidate, beside how the parent read them."""
+    vectors = {user: users.unlearnt(user) for user in {p.pair.user_id for p in pairs}}
+    return OwnPairs(
+        pairs,
+        before,
+        now=own_readings(base, users, pairs, references, config),
+        unlearnt=pair_readings(base, vectors, pairs, references, config),
+    )
+
+
 def round_pairs(
     base: LanguageModel,
     adapter: AttachedAdapter,
-    users: UserModel,
-    *,
-    pairs: Sequence[PairRows],
-    before: Sequence[PairReading],
-    references: Mapping[int, float],
+    generic: Tensor,
+    own: OwnPairs,
     config: TrainConfig,
 ) -> tuple[RoundPair, ...]:
-    """The pairs under their users' vectors as they are now, and without what was learnt for them.
-
-    Args:
-        pairs: those `examined`.
-        before: the same ones as the parent read them, with the candidate's style shares.
-    """
-    now = own_readings(base, users, pairs, references, config)
-    vectors = {user: users.unlearnt(user) for user in {p.pair.user_id for p in pairs}}
-    unlearnt = pair_readings(base, vectors, pairs, references, config)
-    shared = _shared_end_changes(base, adapter, users.prefix(None), pairs, config)
+    """What the gate judges of the round's own pairs; `generic` is e₀, (P, H)."""
+    shared = _shared_end_changes(base, adapter, generic, own.pairs, config)
+    read = zip(own.pairs, own.before, own.now, own.unlearnt, strict=True)
     return tuple(
         RoundPair(
             rows.pair.user_id,
             parent_nats=was.loss_nats,
-            own_nats=own.loss_nats,
+            own_nats=now.loss_nats,
             unlearnt_nats=none.loss_nats,
-            chosen_logp_change=own.chosen_logp_change,
-            end_logp_change=_end_logp_change(own, none, shared.get(index)),
+            chosen_logp_change=now.chosen_logp_change,
+            end_logp_change=_end_logp_change(now, none, shared.get(index)),
         )
-        for index, (rows, was, own, none) in enumerate(
-            zip(pairs, before, now, unlearnt, strict=True)
-        )
+        for index, (rows, was, now, none) in enumerate(read)
     )
 
 

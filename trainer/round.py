@@ -28,7 +28,7 @@ from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.measuring import Examination, measure, probe_messages
-from trainer.own_pairs import examined
+from trainer.own_pairs import examined, read_own_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
 from trainer.readings import own_readings
@@ -97,6 +97,9 @@ def run_round(
 
     The same base, request and thread count give the same tensors, whatever is held out.
 
+    What suits its user worse than nothing, even on what it was learnt from, is unlearnt before the
+    gate looks: one user's noisy choices shall not keep everybody from the rest.
+
     Args:
         report: called between steps, on this thread.
         base_texts: the process's own; base-model texts are written once.
@@ -126,9 +129,9 @@ def run_round(
             adapter = stack.enter_context(attached(base.model, request.config, weights))
         except ValueError as error:
             raise RoundFailed(str(error)) from error
+        some = examined(pairs)
         before, own_before = (
-            own_readings(base, users, some, references, request.config)
-            for some in (held_out, examined(pairs))
+            own_readings(base, users, read, references, request.config) for read in (held_out, some)
         )
         learner = Learner(
             base.model,
@@ -144,13 +147,19 @@ def run_round(
         )
         train_s = clock() - started
         report(Progress(phase=Phase.GATE, step=0, steps=1))
+        own = read_own_pairs(
+            base, users, some, own_before, references=references, config=request.config
+        )
+        misfits = own.misfits()
+        for user in misfits:
+            learner.forget(user)
         examination = Examination(
             kind=request.kind,
             round_id=request.round_id,
             pairs=pairs,
             held_out=held_out,
             before=before,
-            own_before=own_before,
+            own=own.without(misfits),
             references=references,
             carried=parent.vectors,
             prompts=probe_messages(
@@ -162,7 +171,10 @@ def run_round(
         )
         reasons = judge(figures, request.config.gate)
         gate = GateReport(
-            passed=not reasons, reasons=reasons, figures=named_figures(figures), samples=samples
+            passed=not reasons,
+            reasons=reasons,
+            figures={**named_figures(figures), "users_unlearnt": len(misfits)},
+            samples=samples,
         )
         trained = safetensors.torch.save(adapter.tensors()) if whole else parent.adapter
         optimizer = learner.state()

@@ -60,6 +60,10 @@ class StyledUserModel:
         none = torch.zeros_like(self._generic)
         return styled(self._generic, self._directions, self._share(user_id), none)
 
+    def unlearn(self, user_id: int) -> None:
+        """o_u = 0 again."""
+        self._own.reset(user_id)
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀ (P, H); `directions`: d (K, P, H)."""
         return {"generic": self._generic, "directions": self._directions}

@@ -35,6 +35,9 @@ class UserModel(Protocol):
     def unlearnt(self, user_id: int) -> Tensor:
         """e_u as it would be had descent moved nothing that is this user's own, (P, H) fp32."""
 
+    def unlearn(self, user_id: int) -> None:
+        """Make a learning user's prefix what `unlearnt` says."""
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """What everybody's prefix is made of, by names that stay the same through rounds."""
 
@@ -75,6 +78,10 @@ class IndividualUserModel:
     def unlearnt(self, user_id: int) -> Tensor:
         """e₀, (P, H) fp32."""
         return self._generic
+
+    def unlearn(self, user_id: int) -> None:
+        """o_u = 0 again."""
+        self._own.reset(user_id)
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀."""

@@ -76,8 +76,8 @@ def own_over_unlearnt(*rises: float, user: int = 3) -> tuple[RoundPair, ...]:
     ("rises", "passes"),
     [
         ((0.0, 0.0, 0.0), True),
-        ((0.3, -0.2, 0.0), True),
-        ((0.7, 0.0, 0.0), False),
+        ((0.3, -0.26, 0.0), True),
+        ((0.3, -0.22, 0.0), False),
         ((math.nan, 0.0, 0.0), False),
     ],
 )

@@ -123,6 +123,27 @@ def test_state_of_absent_users_is_carried_through(base) -> None:
         )
 
 
+def test_what_a_user_learnt_is_forgotten_with_its_momentum(base) -> None:
+    users, pairs, references = pieces(base)
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        learner = Learner(
+            base.model,
+            adapter.parameters,
+            users=users,
+            references=references,
+            config=CONFIG,
+            state={},
+        )
+        learner.step(pairs)
+        before, others = learner.state(), users.prefix(2).detach().clone()
+        learner.forget(1)
+        after = learner.state()
+    assert torch.equal(users.prefix(1), users.prefix(None))
+    assert torch.equal(users.prefix(2), others)
+    gone = before.keys() - after.keys()
+    assert gone == {f"vectors/user.1/{part}" for part in ("step", "exp_avg", "exp_avg_sq")}
+
+
 def test_a_step_that_is_not_finite_fails_and_changes_nothing(base) -> None:
     users, pairs, references = pieces(base)
     references = dict.fromkeys(references, float("nan"))

@@ -14,10 +14,10 @@ from trainer.measuring import (
     altered_users,
     measure,
 )
-from trainer.own_pairs import examined, round_pairs
+from trainer.own_pairs import OwnPairs, examined, read_own_pairs, round_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
-from trainer.readings import own_readings
+from trainer.readings import PairReading, own_readings
 from trainer.scoring import response_logps
 from trainer.styled_users import StyledUserModel
 from trainer.user_models import individual_from_tensors, initial_users
@@ -29,6 +29,12 @@ def users_of(base, *users: int, scale: float = 0.3) -> dict[str, Tensor]:
     generic = initial_users(base.model, base.tokenizer, CONFIG).prefix(None).detach()
     offsets = scale * torch.randn(len(users), *generic.shape, generator=generator)
     return {"generic": generic, "user_ids": torch.tensor(users), "offsets": offsets}
+
+
+def own_pairs_of(base, users, rows, references) -> OwnPairs:
+    """As a round reads them in which nothing was learnt."""
+    before = own_readings(base, users, rows, references, CONFIG)
+    return read_own_pairs(base, users, rows, before, references=references, config=CONFIG)
 
 
 def known_references(base, rows) -> dict[int, float]:
@@ -77,20 +83,29 @@ def test_a_rounds_pairs_are_read_as_before_as_now_and_without_what_was_learnt(
     assert [one.pair.user_id for one in taken] == [1] * 4 + [2] * 4
     before, own = (own_readings(base, of, taken, references, CONFIG) for of in (parent, users))
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        read = round_pairs(
-            base,
-            adapter,
-            users,
-            pairs=taken,
-            before=before,
-            references=references,
-            config=CONFIG,
-        )
+        both = read_own_pairs(base, users, taken, before, references=references, config=CONFIG)
+        read = round_pairs(base, adapter, users.prefix(None), both, CONFIG)
     for pair, was, now in zip(read, before, own, strict=True):
         assert (pair.parent_nats, pair.own_nats) == pytest.approx((was.loss_nats, now.loss_nats))
         assert pair.chosen_logp_change == pytest.approx(now.chosen_logp_change, abs=1e-5)
         # User 2 has not been met and is the generic user.
         assert (abs(pair.own_nats - pair.unlearnt_nats) < 1e-4) is (pair.user_id == 2)
+
+
+def reading(loss_nats: float) -> PairReading:
+    return PairReading(loss_nats, 0.0, None, None)
+
+
+def test_whom_it_suits_worse_than_nothing_over_a_few_pairs_is_a_misfit(base, tokenizer) -> None:
+    prompts = PromptFormat(base.tokenizer, 4)
+    one = next(iter(opposed_pairs(tokenizer)))
+    users = (1, 1, 1, 2, 2, 3, 3, 3)
+    rows = [pair_rows(replace(one, user_id=user), prompts) for user in users]
+    now = [reading(nats) for nats in (0.9, 0.5, 0.8, 9.0, 9.0, 0.6, 0.7, 0.7)]
+    nothing = [reading(0.7)] * 8
+    own = OwnPairs(rows, nothing, now, nothing)
+    assert own.misfits() == (1,)  # two pairs say nothing of user 2
+    assert [r.loss_nats for r in own.without({1}).now] == [0.7] * 3 + [9.0, 9.0, 0.6, 0.7, 0.7]
 
 
 def test_of_many_pairs_some_are_examined_evenly(base, tokenizer) -> None:
@@ -106,24 +121,17 @@ def test_the_end_of_turn_is_compared_where_a_chosen_response_ended(base, tokeniz
     references = known_references(base, rows)
     users = individual_from_tensors(users_of(base, 1), (), base.device)
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        read = round_pairs(
-            base,
-            adapter,
-            users,
-            pairs=rows,
-            before=own_readings(base, users, rows, references, CONFIG),
-            references=references,
-            config=CONFIG,
-        )
+        own = own_pairs_of(base, users, rows, references)
+        read = round_pairs(base, adapter, users.prefix(None), own, CONFIG)
     for pair, one in zip(read, rows, strict=True):
         if one.pair.user_id == 2:  # chooses only what has not ended
             assert pair.end_logp_change is None
             continue
-        own, reference = (
+        now, reference = (
             _end_logp(base, row, prefix)
             for row, prefix in ((one.chosen, users.prefix(1)), (one.reference_chosen, None))
         )
-        assert pair.end_logp_change == pytest.approx(own - reference, abs=1e-4)
+        assert pair.end_logp_change == pytest.approx(now - reference, abs=1e-4)
 
 
 def test_shares_of_styles_do_not_count_as_forgetting_to_end(base, tokenizer) -> None:
@@ -135,15 +143,8 @@ def test_shares_of_styles_do_not_count_as_forgetting_to_end(base, tokenizer) -> 
     directions = 20 * torch.randn(1, *generic.shape, generator=torch.Generator().manual_seed(2))
     users = StyledUserModel(generic, directions, {1: torch.ones(1)}, {1: 0.0 * generic}, ())
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        (pair,) = round_pairs(
-            base,
-            adapter,
-            users,
-            pairs=rows,
-            before=own_readings(base, users, rows, references, CONFIG),
-            references=references,
-            config=CONFIG,
-        )
+        own = own_pairs_of(base, users, rows, references)
+        (pair,) = round_pairs(base, adapter, generic, own, CONFIG)
     (one,) = rows
     styled, generic_end, reference = (
         _end_logp(base, row, prefix)
@@ -178,7 +179,7 @@ def measured(base, tokenizer, users, carried, round_id: int = 1):
         pairs=rows,
         held_out=(),
         before=(),
-        own_before=own_readings(base, users, rows, references, CONFIG),
+        own=own_pairs_of(base, users, rows, references),
         references=references,
         carried=carried,
         prompts=[prompt("What is tea?")],

@@ -71,11 +71,14 @@ def test_a_new_user_is_exactly_the_generic_user(kind: UserModelKind) -> None:
 
 
 def test_without_what_was_learnt_only_styles_tell_users_apart(kind: UserModelKind) -> None:
-    users = make(kind, [5])
+    users = make(kind, [4])
     assert torch.equal(users.unlearnt(12345), users.prefix(None))
     assert torch.equal(users.unlearnt(4), users.unlearnt(9))
     assert torch.equal(users.unlearnt(4), users.prefix(None)) is (kind != "styled")
     assert not torch.equal(users.unlearnt(4), users.prefix(4))
+    users.unlearn(4)
+    assert torch.equal(users.unlearnt(4), users.prefix(4))
+    assert not torch.equal(users.unlearnt(9), users.prefix(9))
 
 
 def test_what_is_served_is_what_was_trained_bit_for_bit(kind: UserModelKind) -> None:
