@@ -26,6 +26,7 @@ from backend import base_model, startup
 from backend.administration import Administration
 from backend.errors import AttuneError, ConfigurationError, Unavailable
 from backend.front_door import FrontDoor
+from backend.guards import trusted_proxies
 from backend.persona_cast import rules_from
 from backend.settings import Settings, load_settings
 from db.session import Database
@@ -65,6 +66,7 @@ def _serve(settings: Settings) -> int:
     with ExitStack() as closing:
         data = startup.prepare_data_dir(settings.data_dir)
         base_model.check_name(settings.model)
+        closing.callback(startup.hold_alone(settings.resolved_database_url))
         database = startup.open_database(settings.resolved_database_url)
         closing.callback(database.close)
         listening = startup.listen(settings.host, settings.port)
@@ -79,7 +81,7 @@ def _serve(settings: Settings) -> int:
                 log_level="warning",
                 timeout_graceful_shutdown=3,
                 proxy_headers=bool(settings.public_url),
-                forwarded_allow_ips="*" if settings.embed else None,
+                forwarded_allow_ips=trusted_proxies(embed=settings.embed),
             )
         )
 
@@ -134,8 +136,8 @@ def _open(
             announce=door.announce,
             closing=closing,
         )
-        web = assembly.build(ground)
-    door.install(web, lambda: None)
+        web, waits_for = assembly.build(ground)
+    door.install(web, waits_for)
 
 
 @contextmanager

@@ -103,11 +103,11 @@ class Ground:
     closing: ExitStack
 
 
-def build(ground: Ground) -> FastAPI:
-    """Load the model, wire everything, start the threads and the trainer process.
+def build(ground: Ground) -> tuple[FastAPI, Callable[[], str | None]]:
+    """Load the model, wire and start everything; the app, and what it waits for from then on.
 
     Raises:
-        ConfigurationError: the model cannot be had or loaded.
+        ConfigurationError: the model cannot be had or loaded, or the settings do not fit it.
     """
     database, folder = ground.database, ground.data / "versions"
     prompts.import_bank(database, now(), ground.settings.prompt_ending)
@@ -116,7 +116,7 @@ def build(ground: Ground) -> FastAPI:
         begun = begun_with(database, model.identity, folder)
         ground = replace(ground, settings=with_user_model(ground.settings, model.identity, begun))
     settings = ground.settings
-    engine, shared = _make_engine(ground, model)
+    engine, shared, waits_for = _make_engine(ground, model)
     versions = Versions(database, engine, folder, clock=now)
     ground.announce(msg("preparing the first version"))
     try:
@@ -143,8 +143,7 @@ def build(ground: Ground) -> FastAPI:
         min_choices=settings.round_min_choices,
     )
     preferences = DeskPreferences(database, clock=now, daily_goal=settings.daily_goal)
-    spoken = ground.languages
-    compare = build_compare(DeskServices(desk, preferences, insights, accounts, spoken))
+    compare = build_compare(DeskServices(desk, preferences, insights, accounts, ground.languages))
     evidence = Evidence(database, identity=engine.model_identity)
     lab = build_lab(insights, training, versions, accounts, personas, evidence=evidence)
     taste = _make_taste(ground, engine, insights, accounts)
@@ -164,7 +163,7 @@ def build(ground: Ground) -> FastAPI:
     ground.closing.callback(start_scheduler(jobs).shutdown)
     ground.closing.callback(scorer.close)
     _start_personas(settings, personas)
-    return web
+    return web, waits_for
 
 
 def now() -> datetime:
@@ -173,20 +172,22 @@ def now() -> datetime:
 
 
 def _resolve_model(ground: Ground) -> BaseModel:
-    settings = ground.settings
-    return base_model.resolve(
-        settings.model, settings.model_revision, settings.cache_dir, ground.announce
-    )
+    asked = ground.settings
+    return base_model.resolve(asked.model, asked.model_revision, asked.cache_dir, ground.announce)
 
 
-def _make_engine(ground: Ground, model: BaseModel | None) -> tuple[Engine, SharedModel | None]:
+def _make_engine(
+    ground: Ground, model: BaseModel | None
+) -> tuple[Engine, SharedModel | None, Callable[[], str | None]]:
     if model is None:
-        return EchoEngine(), None
+        return EchoEngine(), None, lambda: None
     ground.announce(msg("loading the model"))
     # The compiler, some seconds at most, is at work while the model is read.
     one = ground.settings.resolved_engine_threads == 1
     threading.Thread(target=_compile, args=(one,), name="compiling", daemon=True).start()
-    return make_local_engine(ground.settings, model)
+    engine, shared = make_local_engine(ground.settings, model)
+    engine.check_response_tokens(ground.settings.max_new_tokens)
+    return engine, shared, engine.waits_for
 
 
 def _compile(one_thread: bool) -> None:

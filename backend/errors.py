@@ -73,8 +73,8 @@ def friendly(error: Exception) -> Sentence | None:
     if isinstance(error, AttuneError):
         return error.sentence
     # Imported here: engines raise these errors too, also where there is no database.
-    from sqlalchemy.exc import InterfaceError, OperationalError  # noqa: PLC0415
+    from sqlalchemy import exc  # noqa: PLC0415
 
-    if isinstance(error, (OperationalError, InterfaceError)):
+    if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)):
         return Sentence(_DATABASE_AWAY)
     return None

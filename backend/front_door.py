@@ -71,8 +71,8 @@ class FrontDoor:
         Call from another thread; returns when the app's start-up is complete.
 
         Args:
-            waits_for: what is still missing for `/readyz`, None when live. Called in the event
-                loop: it must not wait.
+            waits_for: what is missing for `/readyz`, None when live. Called in the event loop: it
+                must not wait.
 
         Raises:
             ConfigurationError: the start-up failed; remembered in `failure`.

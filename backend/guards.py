@@ -6,6 +6,7 @@ Knows no user and no route.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PORTS = {"http": 80, "https": 443}
 _HUGGING_FACE = "https://huggingface.co"
+# Networks that no visitor comes from, only proxies: this machine's own, private ones (RFC 1918, RFC
+# 4193) and those that hosts share among their machines (RFC 6598).
+_OF_PROXIES = (
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "::1/128",
+    "fc00::/7",
+)
+
+_log = logging.getLogger(__name__)
+
+
+def trusted_proxies(*, embed: bool) -> list[str] | None:
+    """Whose `X-Forwarded-For` uvicorn believes; None: this machine's, or what its variable names.
+
+    On huggingface.co the proxies' addresses are not known, only that they are no public ones. With
+    all addresses trusted instead, the entry that counts would be the one the visitor wrote.
+    """
+    return list(_OF_PROXIES) if embed else None
 
 
 def content_security_policy(*, embed: bool, form_targets: Iterable[str] = ()) -> str:
@@ -46,10 +69,14 @@ def content_security_policy(*, embed: bool, form_targets: Iterable[str] = ()) ->
 
 def is_page_load(scope: Scope) -> bool:
     """Whether a browser asks for a page to show, not a script for data."""
+    return scope["method"] in {"GET", "HEAD"} and _is_shown(scope)
+
+
+def _is_shown(scope: Scope) -> bool:
+    """Whether a browser shows the answer to a person, who may have sent a form."""
     headers = Headers(scope=scope)
     return (
-        scope["method"] in {"GET", "HEAD"}
-        and "text/html" in headers.get("accept", "")
+        "text/html" in headers.get("accept", "")
         and headers.get("sec-fetch-mode", "navigate") == "navigate"
     )
 
@@ -140,37 +167,53 @@ class HttpsBehindProxy:
 
 
 class ErrorPages:
-    """Shows a person a page where a program would get `{"detail": …}`."""
+    """Shows a person a page where a program would get `{"detail": …}`, and where we failed."""
 
     def __init__(self, app: ASGIApp, *, render: Callable[[int, str, Request], str]) -> None:
         self._app = app
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not is_page_load(scope):
+        if scope["type"] != "http" or not _is_shown(scope):
             await self._app(scope, receive, send)
             return
+        begun = False
         status = 0  # of an error that is being held back
         body = b""
 
+        async def show(code: int, detail: str) -> None:
+            nonlocal begun
+            begun = True
+            page = HTMLResponse(self._render(code, detail, Request(scope)), code)
+            await page(scope, receive, send)
+
         async def hold_errors(message: Message) -> None:
-            nonlocal status, body
-            if message["type"] == "http.response.start" and _is_json_error(message):
+            nonlocal begun, status, body
+            if message["type"] == "http.response.start" and _is_bare_error(message):
                 status = message["status"]
             elif not status:
+                begun = True
                 await send(message)
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body", False):
-                    page = HTMLResponse(self._render(status, _detail(body), Request(scope)), status)
-                    await page(scope, receive, send)
+                    await show(status, _detail(body))
 
-        await self._app(scope, receive, hold_errors)
+        try:
+            await self._app(scope, receive, hold_errors)
+        except Exception:
+            if begun:
+                raise  # uvicorn logs it; nothing else can be said any more
+            _log.exception("a page failed")
+            await show(500, "")
 
 
-def _is_json_error(start: Message) -> bool:
+def _is_bare_error(start: Message) -> bool:
+    """Made for programs, or the few words Starlette has for a fault in a mounted app."""
     content_type = Headers(raw=start["headers"]).get("content-type", "")
-    return start["status"] >= 400 and content_type.startswith("application/json")
+    return (start["status"] >= 400 and content_type.startswith("application/json")) or (
+        start["status"] == 500 and content_type.startswith("text/plain")
+    )
 
 
 def _detail(body: bytes) -> str:

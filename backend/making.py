@@ -44,6 +44,7 @@ from trainer.prompting import personal_messages
 _REMEMBERED = 256  # comparisons just made, for clicks that were on their way meanwhile
 _USUAL_OF = 20
 _AGAIN_TIMEOUT_S = 600.0
+_WAITERS = 64  # of either kind; more than an engine usually writes at once
 _MOVED_ON = msg("The model has learnt since this pair was made. Please skip it.")
 
 
@@ -93,7 +94,11 @@ class Maker:
         self._lock = threading.Lock()
         self._under_way: dict[int, list[Making]] = {}
         self._made: OrderedDict[int, Making] = OrderedDict()
-        self._waiters = ThreadPoolExecutor(max_workers=64, thread_name_prefix="making")
+        # What is made ahead may take long while people wait for other pairs: were it one pool, it
+        # could hold all the threads, and what they wait for would be complete and not stored.
+        self._waiters, self._patient_waiters = (
+            ThreadPoolExecutor(_WAITERS, thread_name_prefix="making") for _ in range(2)
+        )
 
     def start(self, user_id: int, prompt: PromptText, priority: Priority, *, shown: bool) -> Making:
         """Begin a comparison for `user_id`.
@@ -129,9 +134,11 @@ class Maker:
             shown=shown,
             profile=profile,
         )
+        awaited = priority is Priority.INTERACTIVE
+        waiters = self._waiters if awaited else self._patient_waiters
         with self._lock:
             self._under_way.setdefault(user_id, []).append(making)
-            making.stored = self._waiters.submit(self._finish, user_id, making)
+            making.stored = waiters.submit(self._finish, user_id, making)
         return making
 
     def write_again(
@@ -171,6 +178,7 @@ class Maker:
     def close(self) -> None:
         """Wait for the last ones to end; the engine must have been closed before."""
         self._waiters.shutdown(wait=True)
+        self._patient_waiters.shutdown(wait=True)
 
     def hand_over(self, user_id: int) -> bool:
         """Store a pair that needs no writing, not shown yet, if the user is to get one now.

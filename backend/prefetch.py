@@ -98,7 +98,8 @@ class Prefetcher:
             for user_id in users:
                 try:
                     self._top_up(user_id)
-                except (Unavailable, SQLAlchemyError) as error:
+                except (Unavailable, SQLAlchemyError, ValueError) as error:
+                    # ValueError: a prompt, with what the user says of themselves, does not fit.
                     _log.warning("prefetch for user %s put off: %s", user_id, error)
 
     def _top_up(self, user_id: int) -> None:

@@ -79,7 +79,12 @@ class Settings(BaseModel):
     hf_provider_url: str = Field(
         "https://huggingface.co", description="The OpenID provider behind that client."
     )
-    max_prompt_chars: int = Field(2000, ge=10, le=100_000, description="Longest own prompt.")
+    max_prompt_chars: int = Field(
+        2000,
+        ge=10,
+        le=100_000,
+        description="Longest own prompt; with the turns before it, it may have 2,048 tokens.",
+    )
     prompt_ending: str = Field(
         "",
         max_length=200,
@@ -94,8 +99,8 @@ class Settings(BaseModel):
         24,
         ge=2,
         le=256,
-        description="Responses generated at once; the drafts of one response, its other side and a "
-        "pair that somebody waits for should fit in.",
+        description="Responses generated at once that somebody waits for, and as many beside them "
+        "that nobody waits for; the drafts of one response and its other side should fit in.",
     )
     blind_share: float = Field(
         0.1, ge=0, le=1, description="Share of personal-against-generic pairs; never trained on."

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import exc
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -57,6 +57,8 @@ _STATUS: dict[type[AttuneError], int] = {
 }
 _NO_CONSENT = msg("Please agree to the study’s text first: reload the page.")
 _AWAY = msg("The database does not answer. Please try again in a moment.")
+# A server that went away, a connection that broke, and none that came free in time.
+_DATABASE_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 
 
 def create_web(
@@ -82,7 +84,10 @@ def create_web(
         docs_url=None,
         redoc_url=None,
         max_body_size=max_body_bytes,
-        exception_handlers={AttuneError: _expected, OperationalError: _database_away},
+        exception_handlers={
+            AttuneError: _expected,
+            **dict.fromkeys(_DATABASE_AWAY, _database_away),
+        },
     )
     # The last one added is the first one met. CORSMiddleware without origins allows no other site
     # and turns off Gradio's own, which would mirror any origin.
@@ -154,7 +159,7 @@ class Visitors:
             return None
         try:
             return await run_in_threadpool(self._accounts.user_for_token, token)
-        except OperationalError as error:
+        except _DATABASE_AWAY as error:
             raise HTTPException(503, _AWAY, {"Retry-After": "5"}) from error
 
     async def page_user(self, request: Request) -> str:

@@ -8,19 +8,25 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import gradio as gr
 import httpx
 import pytest
+from fastapi import FastAPI
 from gradio.component_meta import create_or_modify_pyi
+from starlette.testclient import TestClient
 
-from app import no_stubs, nothing_collected
+import assembly
+from app import _open, no_stubs, nothing_collected
 from backend import startup
-from backend.settings import Settings
+from backend.front_door import FrontDoor
+from backend.settings import Settings, load_settings
+from db.session import Database
 from dev.running import ROOT, RunningApp, environment
 from dev.waiting import wait_for
+from ui.language import Languages
 
 
 def _refused(tmp_path: Path, **settings: str) -> str:
@@ -114,6 +120,21 @@ def test_what_the_start_made_is_not_looked_through_for_garbage() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > 1000
     gc.unfreeze()
+
+
+def test_readyz_says_what_the_house_waits_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sqlite_url: str
+) -> None:
+    missing = ["the model"]
+    built = (FastAPI(), lambda: missing[0] if missing else None)
+    monkeypatch.setattr(assembly, "build", lambda ground: built)
+    door = FrontDoor(lambda phase, request: phase)
+    with TestClient(door) as client, closing(Database(sqlite_url)) as database:
+        _open(load_settings({}), tmp_path, database, Languages(), door=door, closing=ExitStack())
+        gc.unfreeze()
+        assert client.get("/readyz").json() == {"status": "the model"}
+        missing.clear()
+        assert client.get("/readyz").json() == {"status": "live"}
 
 
 def test_gradios_import_makes_no_type_stubs() -> None:

@@ -37,10 +37,12 @@ ANSWERS = {
     "b": msg("B is better"),
 }
 TAKEN = {
-    "a": msg("You prefer A. After a few such choices, answers for you would become shorter."),
-    "tie": msg("You would take either. That counts as well: a tie is an answer."),
+    "a": msg("You prefer A. After a few such choices, responses for you would become shorter."),
+    "tie": msg("You would take either. That counts as well: a tie is a choice too."),
     "both_bad": msg("You would take neither. Say so whenever it is so; nobody has to pick."),
-    "b": msg("You prefer B. After a few such choices, answers for you would become more careful."),
+    "b": msg(
+        "You prefer B. After a few such choices, responses for you would become more careful."
+    ),
 }
 MUST_AGREE = msg("Please tick the box if you agree. Without it you cannot take part.")
 

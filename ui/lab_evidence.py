@@ -54,7 +54,7 @@ _PERSONAL = (
     "0 counts half. Every choice between two responses counts, the first ones too."
 )
 _GENERIC = (
-    "The same choices by the margin under everyone’s: the shared vector, which does not know who "
+    "The same choices by the margin under everybody’s: the shared vector, which does not know who "
     "asks. It learns from everybody’s choices with the individual and cluster user models; with "
     "the styled one it stays the base model, whose margins are 0, and the figure is 50%. Personal "
     "is worth something only as far as it is above this."

@@ -171,7 +171,14 @@ def _head() -> str:
     )
     script = "\n".join(
         (ASSETS / name).read_text(encoding="utf-8")
-        for name in ("language.js", "connection.js", "status.js", "scrollers.js", "keys.js")
+        for name in (
+            "language.js",
+            "connection.js",
+            "status.js",
+            "scrollers.js",
+            "keys.js",
+            "past.js",
+        )
     )
     script = _SCRIPT_TEXT.sub(lambda found: f'"{later(found[1])}"', script)
     return f'<link rel="icon" href="{_ICON}"><style>{styles}</style><script>{script}</script>'

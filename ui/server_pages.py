@@ -27,6 +27,7 @@ _ERROR_TITLES = {
 }
 _FAILED = msg("That did not work")
 _GONE = msg("The address may be mistyped, or what stood here has gone.")
+_FAULT = msg("Something went wrong on our side. Please try again.")
 
 
 class ServerPages:
@@ -70,7 +71,7 @@ class ErrorPage:
     def __call__(self, status: int, message: str, request: Request) -> str:
         """The page as HTML; `message` is put into the reader's language where it is known."""
         if message in {"", "Not Found", "Method Not Allowed"}:
-            message = _GONE
+            message = _FAULT if status >= 500 else _GONE
         title = _ERROR_TITLES.get(status, _FAILED)
         return self._drawn.draw(request, "error.html", {"title": title, "message": message})
 

@@ -58,7 +58,7 @@ _REFRESH_S = 15.0
 _TRIED_AT_ONCE = 4
 _LIST_PROMPT_CHARACTERS = 200
 _SLIGHTLY = 1
-_SHOW_PANEL = "() => document.getElementById('past-panel')?.scrollIntoView({block: 'nearest'})"
+_SHOW_PANEL = "() => window.attune.pastOpened({number})"
 # Outside the queue, for what answers at once.
 _DIRECT: dict[str, Any] = {
     "queue": False,
@@ -255,7 +255,7 @@ class _Past:
         parts.search.change(self.search, parts.search, every, **_DIRECT)
         for number, slot in enumerate(parts.slots):
             opened = slot.edit.click(self.opener(number), parts.ids, every, **_DIRECT)
-            opened.then(None, None, None, js=_SHOW_PANEL)
+            opened.then(None, None, None, js=_SHOW_PANEL.format(number=number))
         parts.verdict.input(self.follow_verdict, parts.verdict, parts.strength, **_DIRECT)
         parts.save.click(self.save, parts.entered, every, **_DIRECT)
         parts.cancel.click(self.close, None, every, **_DIRECT)

@@ -14,7 +14,7 @@ from ui.language import Language
 
 # Trait → (what texts with more of it have, what texts with less of it have).
 NAMES = {
-    "length": (msg("long answers"), msg("short answers")),
+    "length": (msg("long responses"), msg("short responses")),
     "word length": (msg("long words"), msg("short words")),
     "sentence length": (msg("long sentences"), msg("short sentences")),
     "list lines": (msg("lists"), msg("running text")),
@@ -28,7 +28,7 @@ NAMES = {
         msg("seldom speaking of others (he, she, it, they)"),
     ),
     "exclamations": (msg("exclamation marks"), msg("few exclamation marks")),
-    "questions": (msg("questions in the answer"), msg("few questions in the answer")),
+    "questions": (msg("questions in the response"), msg("few questions in the response")),
     "commas": (msg("many commas"), msg("few commas")),
     "digits": (msg("numbers in digits"), msg("few digits")),
     "variety": (msg("ever different words"), msg("words that come again")),
@@ -60,7 +60,7 @@ HABITS = msg(
     "not listed here."
 )
 TOO_FEW = msg(
-    "Too few to say yet: it takes {fewest} choices of one answer over the other. So far: {count}."
+    "Too few to say yet: it takes {fewest} choices of one response over the other. So far: {count}."
 )
 NOTHING_CLEAR = Counted(
     "Nothing stands out clearly yet in {count} choice. That is no fault: what cannot be counted in "

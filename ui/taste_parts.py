@@ -20,14 +20,14 @@ KNOWS = later(msg("How well it knows you"))
 HOW = later(msg("How this is measured"))
 HOW_TEXT = later(
     msg(
-        "Before it learns from a choice, it is asked which of the two answers suits you better, by "
-        "your choices before that one. Where they say nothing, it counts towards which of the two "
-        "the model leans for you, compared with the untouched base model. The figure is the share "
-        "of choices where that was the one you took; where it leans to neither, half. “Without "
-        "your taste” is towards which one the model leans not knowing that it is you: to neither, "
-        "where everybody’s choices have not changed it. “Someone else’s” is the first question as "
-        "if you were another user drawn at random. The range holds however often you look; while "
-        "it is learning, it is about the average so far."
+        "Before it learns from a choice, it is asked which of the two responses suits you better, "
+        "by your choices before that one. Where they say nothing, it counts towards which of the "
+        "two the model leans for you, compared with the untouched base model. The figure is the "
+        "share of choices where that was the one you took; where it leans to neither, half. "
+        "“Without your taste” is towards which one the model leans not knowing that it is you: to "
+        "neither, where everybody’s choices have not changed it. “Someone else’s” is the first "
+        "question as if you were another user drawn at random. The range holds however often you "
+        "look; while it is learning, it is about the average so far."
     )
 )
 BLIND = later(msg("Blind test"))
@@ -35,7 +35,7 @@ SAY = later(msg("What your choices say"))
 SAY_HOW = later(msg("How this is counted"))
 SAY_HOW_TEXT = later(
     msg(
-        "Eighteen things are counted in both answers of every pair: length, words, whom they "
+        "Eighteen things are counted in both responses of every pair: length, words, whom they "
         "speak to, layout, marks. Listed is what the ones you preferred have clearly more or less "
         "of than the others, the strongest first, five at most. Single words (I, you, may) are "
         "known in English only. Blind pairs and pairs that came back are left out; after a few "
@@ -43,8 +43,8 @@ SAY_HOW_TEXT = later(
     )
 )
 WORDS = later(msg("In your words"))
-WORDS_LABEL = later(msg("How should answers be for you?"))
-WORDS_EXAMPLE = later(msg("I like short answers with an example."))
+WORDS_LABEL = later(msg("How should responses be for you?"))
+WORDS_EXAMPLE = later(msg("I like it short, with an example."))
 EDIT = later(msg("Edit"))
 SAVE = later(msg("Save"))
 CANCEL = later(msg("Cancel"))
@@ -54,7 +54,7 @@ TRY_LABEL = later(msg("Your prompt"))
 TRY_EXAMPLE = later(msg("How do I start running?"))
 TRY_NOTE = msg("Both are shown and thrown away: nothing here is a choice, and nothing is stored.")
 ASK = later(msg("Ask"))
-FOR_EVERYONE = later(msg("For everyone"))
+FOR_EVERYBODY = later(msg("For everybody"))
 FOR_YOU = later(msg("For you"))
 CHOICES = later(msg("Your choices"))
 SEARCH_LABEL = later(msg("Search your choices"))
@@ -284,7 +284,7 @@ def _draw_trying() -> Trying:
             ask = gr.Button(ASK, elem_id="try-send", variant="primary")
         notice = gr.Markdown(later(TRY_NOTE), elem_id="try-notice", elem_classes=["say"])
         with gr.Row(visible=False, elem_id="try-answers") as answers:
-            generic = _answer(FOR_EVERYONE, "try-generic")
+            generic = _answer(FOR_EVERYBODY, "try-generic")
             personal = _answer(FOR_YOU, "try-personal")
     return Trying(text, ask, answers, generic, personal, notice)
 
@@ -308,7 +308,7 @@ def _draw_past(most_reason: int) -> Past:
             place = gr.Markdown("", elem_id="past-place", elem_classes=["quiet"])
             older = gr.Button(OLDER, visible=False, elem_id="past-older")
         with gr.Column(visible=False, elem_id="past-panel", min_width=0) as panel:
-            gr.HTML(f"<h3>{CHANGE}</h3>")
+            gr.HTML(f'<h3 id="past-title" tabindex="-1">{CHANGE}</h3>')
             earlier = gr.Markdown("", latex_delimiters=MATHS, elem_id="past-earlier")
             prompt = gr.Markdown("", elem_id="past-prompt", latex_delimiters=[])
             with gr.Row(elem_id="past-pair"):
@@ -358,9 +358,11 @@ def _draw_past(most_reason: int) -> Past:
 
 def _slot(number: int) -> Slot:
     with gr.Row(visible=False, elem_classes=["past-row"], elem_id=f"past-row-{number}") as row:
-        prompt = gr.Markdown("", elem_classes=["what"], latex_delimiters=[])
+        prompt = gr.Markdown(
+            "", elem_classes=["what"], latex_delimiters=[], elem_id=f"past-what-{number}"
+        )
         verdict = gr.Markdown("", elem_classes=["quiet"], latex_delimiters=[])
-        edit = gr.Button(EDIT, elem_classes=["link"])
+        edit = gr.Button(EDIT, elem_classes=["link"], elem_id=f"past-edit-{number}")
     return Slot(row, prompt, verdict, edit)
 
 

@@ -55,18 +55,18 @@ APART_EVEN = Counted(
 )
 BLIND_FIGURE = msg("{won} of {count}")
 BLIND_NONE = msg(
-    "Now and then one answer is made for you and one for everyone, unmarked. "
+    "Now and then one response is made for you and one for everybody, unmarked. "
     "You have judged no such pair yet."
 )
 BLIND_WHAT = msg(
-    "Now and then one answer is made for you and one for everyone, unmarked. "
-    "Taken: yours {won}, everyone’s {lost}, a tie {ties}, both bad {bad}. "
+    "Now and then one response is made for you and one for everybody, unmarked. "
+    "Taken: yours {won}, everybody’s {lost}, a tie {ties}, both bad {bad}. "
     "For the range, ties and both bad count half."
 )
 BLIND_FEW = msg("Too few to be sure yet: between {low} and {high}.")
 BLIND_EVEN = msg("No difference can be told so far: between {low} and {high}.")
-BLIND_BETTER = msg("More often yours than everyone’s: between {low} and {high}.")
-BLIND_WORSE = msg("More often everyone’s than yours: between {low} and {high}.")
+BLIND_BETTER = msg("More often yours than everybody’s: between {low} and {high}.")
+BLIND_WORSE = msg("More often everybody’s than yours: between {low} and {high}.")
 BLIND_BEFORE = Counted(
     "{count} more was made before it had learnt anything from you; it does not count.",
     "{count} more were made before it had learnt anything from you; they do not count.",

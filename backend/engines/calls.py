@@ -74,6 +74,7 @@ class Call:
         self.generation = RunningGeneration(len(rows))
         self.order = (priority, number)
         self.version = version
+        self.passed_rows = 0  # of calls that were let past it while it waited for room
         self._started_s: float | None = None
 
     @property
@@ -109,12 +110,15 @@ class Call:
 
 
 class CallQueue:
-    """Calls waiting for room, the most urgent first; among equals the oldest."""
+    """Calls waiting for room, the most urgent first; among equals the oldest.
+
+    There is room for `max_rows` rows that somebody waits for, and for as many that nobody waits
+    for. They decode in lanes of their own, so neither take the others' places; in all, twice
+    `max_rows` run at most.
+    """
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        # Work that nobody waits for leaves room for one pair that somebody waits for.
-        self._max_patient_rows = max(2, max_rows - 2)
         self._waiting: list[Call] = []
 
     def __len__(self) -> int:
@@ -128,18 +132,40 @@ class CallQueue:
         self._waiting.append(call)
         self._waiting.sort(key=lambda waiting: waiting.order)
 
-    def take(self, running_rows: int) -> Call | None:
-        """Remove and return the first call if it fits beside `running_rows`; none overtakes it.
+    def take(self, awaited_rows: int, patient_rows: int) -> Call | None:
+        """Remove and return the next call that fits beside the rows of its kind that run.
 
-        A call larger than the limit runs alone.
+        A call larger than the limit runs alone among its kind. None overtakes one that somebody
+        waits for. One that nobody waits for and that does not fit yet, such as one of many drafts,
+        is passed by smaller ones of its priority, but by no more rows than run at once: then those
+        that run come to their end, and it starts.
         """
-        if not self._waiting:
+        for someone_waits, running in ((True, awaited_rows), (False, patient_rows)):
+            calls = [call for call in self._waiting if call.someone_waits is someone_waits]
+            call = self._next(calls, running)
+            if call is not None:
+                self._waiting.remove(call)
+                return call
+        return None
+
+    def _next(self, calls: Sequence[Call], running: int) -> Call | None:
+        if not calls:
             return None
-        head = self._waiting[0]
-        limit = self._max_rows if head.someone_waits else self._max_patient_rows
-        if running_rows and running_rows + len(head.rows) > limit:
+        head, *behind = calls
+        if self._fits(head, running):
+            return head
+        if head.someone_waits:
             return None
-        return self._waiting.pop(0)
+        for call in behind:
+            same = call.order[0] is head.order[0]
+            passed = head.passed_rows + len(call.rows)
+            if same and passed <= self._max_rows and self._fits(call, running):
+                head.passed_rows = passed
+                return call
+        return None
+
+    def _fits(self, call: Call, running: int) -> bool:
+        return not running or running + len(call.rows) <= self._max_rows
 
     def take_cancelled(self) -> list[Call]:
         """Remove and return the calls nobody wants any more."""
@@ -150,3 +176,50 @@ class CallQueue:
     def take_all(self) -> list[Call]:
         taken, self._waiting = self._waiting, []
         return taken
+
+
+class Unread:
+    """Rows that have a place and whose prompts are still to be read, the most urgent first."""
+
+    def __init__(self) -> None:
+        # Each: rows of one call that are read under the same weights.
+        self._parts: list[tuple[Call, list[Row]]] = []
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    @property
+    def awaited_rows(self) -> int:
+        return sum(len(rows) for call, rows in self._parts if call.someone_waits)
+
+    def put(self, call: Call) -> None:
+        for is_base in (False, True):
+            rows = [row for row in call.rows if row.is_base is is_base]
+            if rows:
+                self._parts.append((call, rows))
+        self._parts.sort(key=lambda part: part[0].order)
+
+    def take(self, *, whole: bool) -> tuple[Call, list[Row]]:
+        """Remove and return the first rows: all under the same weights, or those of one prompt."""
+        call, rows = self._parts.pop(0)
+        key = rows[0].prompt_key
+        left = [row for row in rows if not whole and row.prompt_key != key]
+        if left:
+            self._parts.insert(0, (call, left))
+        return call, [row for row in rows if whole or row.prompt_key == key]
+
+    def let_go(self) -> None:
+        """Rows whose call was cancelled, or failed elsewhere, leave without a token."""
+        wanted = []
+        for call, rows in self._parts:
+            if not (call.generation.cancelled or call.generation.over):
+                wanted.append((call, rows))
+                continue
+            for row in rows:
+                call.close_row(row)
+        self._parts = wanted
+
+    def take_all(self) -> list[Call]:
+        """Remove every row; the calls they belonged to."""
+        parts, self._parts = self._parts, []
+        return [call for call, _ in parts]

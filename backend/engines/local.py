@@ -29,11 +29,19 @@ from backend.engines.calls import Call, Row
 from backend.engines.generation import RunningGeneration
 from backend.engines.model_thread import EngineStats, ModelThread, ScoreJob
 from backend.engines.versions import LoadedVersion, load
-from backend.errors import Unavailable
+from backend.errors import ConfigurationError, Unavailable
 from trainer.batching import Row as ScoredRow
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt
+
+# Of a prompt with all its turns. The thread reads a prompt whole while everybody's decoding stands
+# still (the embedded model on one CPU core: ten seconds for so many), and rounds read about so many
+# at once (`forward_tokens` in `trainer/config.py`). For the embedded model 2,000 characters of
+# English are 500 tokens, of Russian 1,500; of emoji or rare characters they are 6,000 and more.
+_MOST_PROMPT_TOKENS = 2048
+_LEAST_PROMPT_TOKENS = 256  # prompts of the bank fit in, with a vector and a profile
+_STOPPED = "the model has stopped; the log says why"
 
 
 class LocalEngine:
@@ -55,7 +63,8 @@ class LocalEngine:
         """Start the model's thread.
 
         Args:
-            max_batch: rows decoded at once.
+            max_batch: rows decoded at once that somebody waits for, and as many that nobody
+                waits for.
             threads: CPU threads of the model; 0 leaves torch's choice.
             config: the recipe `write_initial` follows.
             directions: (K, P, H), what it needs for the styled user model.
@@ -86,6 +95,23 @@ class LocalEngine:
         live = self._live
         return None if live is None else live.ref
 
+    def check_response_tokens(self, most: int) -> None:
+        """Make sure that responses of so many tokens leave room for prompts.
+
+        Raises:
+            ConfigurationError.
+        """
+        if self._context_tokens - most < _LEAST_PROMPT_TOKENS:
+            raise ConfigurationError(
+                f"ATTUNE_MAX_NEW_TOKENS={most} is too much for this model: of the "
+                f"{self._context_tokens} tokens that it can read, prompts need at least "
+                f"{_LEAST_PROMPT_TOKENS}"
+            )
+
+    def waits_for(self) -> str | None:
+        """Why nothing can be generated any more; None while it can. Returns at once."""
+        return None if self._thread.is_open else _STOPPED
+
     def generate(
         self, requests: Sequence[GenerationRequest], priority: Priority = Priority.INTERACTIVE
     ) -> RunningGeneration:
@@ -94,7 +120,7 @@ class LocalEngine:
         Raises:
             EngineClosed. Unavailable: no version is live yet, or it does not have the style asked
             for. ValueError: no request, a personal one without a user, a base one in a style, or a
-            prompt too long for the model.
+            prompt too long for the model or for those who wait meanwhile.
         """
         if not requests:
             raise ValueError("no request")
@@ -168,6 +194,11 @@ class LocalEngine:
             request.sampling.max_new_tokens,
             live,
         )
+        if len(prompt.token_ids) > _MOST_PROMPT_TOKENS:
+            raise ValueError(
+                f"the prompt is too long: {len(prompt.token_ids)} tokens, "
+                f"at most {_MOST_PROMPT_TOKENS} are read at once"
+            )
         return Row(request=request, prompt=prompt, decode=self._decode, stop_ids=self._stop_ids)
 
     def _encode(

@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from backend.engines.attention import use_one_token_attention, use_plain_attention
 from backend.engines.base import EngineClosed, EngineFailed
-from backend.engines.calls import Call, CallQueue
+from backend.engines.calls import Call, CallQueue, Unread
+from backend.engines.calls import Row as CallRow
 from backend.engines.captured import capture_on
 from backend.engines.lanes import Lane
 from backend.engines.static_batch import batches
@@ -35,7 +36,8 @@ _SCORED_TOKENS_AT_ONCE = 2048
 # Scoring gives way to responses that somebody waits for, but not for ever: choices are scored
 # before a round may learn from them, and a busy afternoon must not stop the learning.
 _SCORING_GIVES_WAY_S = 2.0
-# Rows that nobody waits for get one token in so many turns while somebody waits for others. Not
+# Rows that nobody waits for get one token in so many turns while somebody waits for others, and
+# one prompt is read for them: drafts have a dozen, which would hold up the others for seconds. Not
 # none: where many people are at work somebody always waits, and pairs made ahead are what ends it.
 _PATIENT_TURNS = 8
 
@@ -83,6 +85,9 @@ class ModelThread:
     ) -> None:
         """Start the thread.
 
+        Args:
+            max_rows: run at once that somebody waits for, and as many that nobody waits for.
+
         Raises:
             ValueError: the model is of an unsupported kind.
         """
@@ -95,7 +100,8 @@ class ModelThread:
         self._threads = threads
         self._lanes: list[Lane] = []  # the thread's own
         self._turns = 0  # likewise
-        self._starting: Call | None = None  # likewise
+        self._unread = Unread()  # likewise
+        self._reading: Call | None = None  # likewise
         self._wake = threading.Condition()  # guards what follows
         self._queue = CallQueue(max_rows)
         self._jobs: deque[ScoreJob] = deque()
@@ -118,9 +124,14 @@ class ModelThread:
                 self._jobs.append(work)
             self._wake.notify_all()
 
+    @property
+    def is_open(self) -> bool:
+        """False after `close`, and after a fault that ended the thread. Does not wait."""
+        return not self._closing
+
     def check_open(self) -> None:
-        """Raise `EngineClosed` after `close`."""
-        if self._closing:
+        """Raise `EngineClosed` where the thread is not open any more."""
+        if not self.is_open:
             raise _closed()
 
     def count_swap(self) -> None:
@@ -131,7 +142,7 @@ class ModelThread:
         with self._wake:
             return replace(
                 self._stats,
-                running_rows=sum(len(lane) for lane in self._lanes),
+                running_rows=self._rows(someone_waits=True) + self._rows(someone_waits=False),
                 waiting_calls=len(self._queue),
             )
 
@@ -155,9 +166,7 @@ class ModelThread:
     def _turn(self) -> bool:
         """Start what fits, score once, a token for every row whose turn it is; False: closing."""
         with self._wake:
-            self._wake.wait_for(
-                lambda: self._closing or self._jobs or len(self._queue) or self._lanes
-            )
+            self._wake.wait_for(self._has_work)
             if self._closing:
                 return False
             gone = self._queue.take_cancelled()
@@ -166,47 +175,74 @@ class ModelThread:
             call.close_all()
         if job is not None:
             self._score(job)
-        while self._start_next():
-            pass
         self._turns += 1
-        awaited = any(lane.someone_waits for lane in self._lanes)
+        self._start_calls()
+        patient = self._turns % _PATIENT_TURNS == 0 or not self._awaited
         for lane in self._lanes:
-            if lane.someone_waits or not awaited or self._turns % _PATIENT_TURNS == 0:
+            if lane.someone_waits or patient:
                 self._step(lane)
             else:
                 lane.let_go()
         self._lanes = [lane for lane in self._lanes if len(lane)]
         return True
 
+    def _has_work(self) -> bool:
+        return bool(
+            self._closing or self._jobs or len(self._queue) or self._lanes or len(self._unread)
+        )
+
+    @property
+    def _awaited(self) -> bool:
+        return any(lane.someone_waits for lane in self._lanes)
+
     def _next_job(self) -> ScoreJob | None:
         """The oldest scoring job, unless somebody waits for a response and it can wait too."""
         if not self._jobs:
             return None
         waited_s = time.perf_counter() - self._jobs[0].asked_s
-        awaited = self._queue.someone_waits or any(lane.someone_waits for lane in self._lanes)
-        if awaited and waited_s < _SCORING_GIVES_WAY_S:
+        if (self._queue.someone_waits or self._awaited) and waited_s < _SCORING_GIVES_WAY_S:
             return None
         return self._jobs.popleft()
 
-    def _start_next(self) -> bool:
-        """Read the prompts of the next call there is room for; False if there is none."""
+    def _start_calls(self) -> None:
+        """Read the prompts of the calls there is room for.
+
+        While somebody waits, of those that nobody waits for one prompt in each of their turns.
+        """
+        while self._any_unread() and (self._unread.awaited_rows or not self._awaited):
+            self._read(*self._unread.take(whole=True))
+        if len(self._unread) and self._turns % _PATIENT_TURNS == 0:
+            self._read(*self._unread.take(whole=False))
+
+    def _any_unread(self) -> bool:
+        """Give the calls there is room for their places; whether there are prompts to read."""
+        self._unread.let_go()
         with self._wake:
-            call = self._queue.take(sum(len(lane) for lane in self._lanes))
-            self._starting = call
-        if call is None:
-            return False
-        call.start()
-        base = self.weight_sets.base
+            while call := self._queue.take(
+                self._rows(someone_waits=True), self._rows(someone_waits=False)
+            ):
+                call.start()
+                self._unread.put(call)
+        return len(self._unread) > 0
+
+    def _rows(self, *, someone_waits: bool) -> int:
+        """How many rows of this kind have a place."""
+        awaited = self._unread.awaited_rows
+        unread = awaited if someone_waits else len(self._unread) - awaited
+        lanes = [lane for lane in self._lanes if lane.someone_waits is someone_waits]
+        return unread + sum(len(lane) for lane in lanes)
+
+    def _read(self, call: Call, rows: Sequence[CallRow]) -> None:
+        """Let rows of one set of weights join their lane; a failure ends their call."""
+        self._reading = call
+        weights = self.weight_sets.base if rows[0].is_base else call.version.weights
         try:
-            for weights in (call.version.weights, base):
-                rows = [row for row in call.rows if row.is_base == (weights is base)]
-                if rows:
-                    self._put_in_place(weights)
-                    self._lane(weights, call.someone_waits).admit(call, rows)
+            self._put_in_place(weights)
+            self._lane(weights, call.someone_waits).admit(call, rows)
         except _MODEL_ERRORS as error:
             logger.exception("reading a prompt failed")
             call.generation.fail(_failed(error))
-        return True
+        self._reading = None
 
     def _lane(self, weights: Weights, someone_waits: bool) -> Lane:
         for lane in self._lanes:
@@ -262,8 +298,9 @@ class ModelThread:
             calls = self._queue.take_all()
             jobs = list(self._jobs)
             self._jobs.clear()
-        if self._starting is not None:
-            calls.append(self._starting)
+        calls += self._unread.take_all()
+        if self._reading is not None:
+            calls.append(self._reading)
         for lane in self._lanes:
             calls += lane.drop_all()
         for call in calls:

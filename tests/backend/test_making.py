@@ -1,14 +1,25 @@
-"""What a comparison will be is drawn fairly and in the shares asked for."""
+"""What a comparison will be is drawn fairly and in the shares asked for; then it is stored."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
-from backend.engines.base import Condition
+import pytest
+
+from backend import making
+from backend.comparisons import bank_prompt
+from backend.engines.base import Condition, Priority
 from backend.plans import Shares, draw_plan
+from backend.under_way import Making
+from db.session import Database
+from tests.backend.echo_house import open_house
+from tests.backend.listening import ByHand
+from tests.conftest import Clock
 
 DRAWS = 4000
+LIMIT_S = 20.0
 
 
 def test_shares_are_kept() -> None:
@@ -40,3 +51,28 @@ def test_no_share_means_none() -> None:
     rng = random.Random(7)
     plans = [draw_plan(rng, Shares(blind=0, base=0)) for _ in range(200)]
     assert {plan.purpose for plan in plans} == {"learn"}
+
+
+@pytest.mark.parametrize("patient", [Priority.PREFETCH, Priority.SIMULATED])
+def test_pairs_nobody_waits_for_hold_up_no_storing_of_one_that_is_watched(
+    database: Database,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    patient: Priority,
+) -> None:
+    monkeypatch.setattr(making, "_WAITERS", 2)
+    engine = ByHand()
+    with open_house(database, clock, tmp_path, engine=engine) as house:
+        user = house.user("mia")
+
+        def start(priority: Priority) -> Making:
+            prompt = bank_prompt(database, house.maker, user, random.Random(1))
+            shown = priority is not Priority.PREFETCH
+            return house.maker.start(user, prompt, priority, shown=shown)
+
+        others = [start(patient) for _ in range(3)]
+        watched = start(Priority.INTERACTIVE)
+        engine.calls[-1].say(["One.", "Two."])
+        assert watched.comparison_id(LIMIT_S)
+        assert not any(making.stored.done() for making in others)

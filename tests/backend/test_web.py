@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 import pytest
 from fastapi import FastAPI, Request, WebSocket
-from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -226,35 +225,6 @@ def test_expected_errors_have_their_status(assets: Path, error: AttuneError, sta
     if status == 401:
         page = TestClient(app).get("/fails?x=1", headers=BROWSER, follow_redirects=False)
         assert page.headers["location"] == "/login?next=/fails%3Fx%3D1"
-
-
-def test_an_absent_database_is_said_plainly(assets: Path) -> None:
-    app = web(assets)
-
-    class Away(Accounts):
-        def __init__(self) -> None:
-            pass
-
-        def user_for_token(self, token: str) -> None:
-            raise OperationalError("SELECT", {}, Exception("connection refused"))
-
-    visitors = Visitors(Away())
-
-    @app.get("/direct")
-    def direct() -> None:
-        raise OperationalError("SELECT", {}, Exception("connection refused"))
-
-    @app.get("/who")
-    async def who(request: Request) -> None:
-        await visitors.current_user(request)
-
-    client = TestClient(app, cookies={SESSION_COOKIE: "a-token"})
-    for path in ("/direct", "/who"):
-        response = client.get(path)
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "5"
-        assert "SELECT" not in response.text
-        assert "connection refused" not in response.text
 
 
 # Cookies

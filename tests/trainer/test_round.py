@@ -194,43 +194,6 @@ def test_a_child_goes_on_from_its_parent(
     assert states[1]["vectors/user.5/step"].item() <= 6
 
 
-def test_what_suits_its_user_worse_than_nothing_is_unlearnt_and_the_rest_goes_live(
-    base: LanguageModel, recipe: TrainConfig, round_request: Request, initial: Path, tokenizer
-) -> None:
-    """User 2 chooses the other way round now; a few slow steps do not teach that."""
-    pairs = opposed_pairs(tokenizer)
-    reversed_ones = tuple(
-        replace(pair, chosen=pair.rejected, rejected=pair.chosen) if pair.user_id == 2 else pair
-        for pair in pairs
-    )
-    first = run(base, round_request(pairs=pairs, config=replace(recipe, epochs=8)))
-    slow = replace(
-        recipe,
-        epochs=1,
-        learning_rate_adapter=1e-6,
-        learning_rate_vector=1e-6,
-        learning_rate_weights=1e-6,
-    )
-    output = initial.parent / "round-2"
-    second = run(
-        base,
-        round_request(
-            round_id=2,
-            pairs=reversed_ones,
-            parent=first.artifact,
-            output=str(output),
-            config=slow,
-        ),
-    )
-    assert second.gate.figures["users_unlearnt"] == 1
-    assert not [reason for reason in second.gate.reasons if "worse" in reason]
-    own = load_file(output / artifacts.USER_VECTORS)[OWN[recipe.user_model]]
-    assert own[0].any()
-    assert not own[1].any()
-    state = load_file(output / artifacts.TRAINER_STATE)
-    assert not [name for name in state if name.startswith("vectors/user.2/")]
-
-
 def with_references(
     pairs: Sequence[PreferencePair], known: Mapping[int, float]
 ) -> tuple[PreferencePair, ...]:

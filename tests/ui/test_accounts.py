@@ -26,7 +26,7 @@ def site(sqlite_url: str, clock: Clock) -> Iterator[Site]:
 def test_the_sign_in_page_invites_and_loads_nothing_but_our_styles(site: Site) -> None:
     page = site.visitor().get("/login")
     assert "Try it as a guest" in page.text
-    assert "Two answers. You choose. It learns your taste." in text(page)
+    assert "Two responses. You choose. It learns your taste." in text(page)
     assert "<script" not in page.text
     assert " style=" not in page.text
     assert page.headers["cache-control"] == "no-store"

@@ -390,6 +390,7 @@ def test_the_page_looks_as_designed(guest: Guest, picture: Callable[..., None]) 
 def test_the_guide(app: RunningApp, new_page: Callable[..., Page]) -> None:
     page = new_page(viewport={"width": 1280, "height": 760})
     page.goto(f"{app.address}/guide")
+    expect(page.get_by_role("heading", name="Guide", level=1)).to_be_visible()
     expect(page.get_by_role("heading", name="What you do")).to_be_visible()
     page.get_by_role("link", name="Compare").click()
     expect(page.get_by_role("button", name="Try it as a guest")).to_be_visible()

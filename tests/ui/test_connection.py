@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -11,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from backend import startup
 from backend.errors import ConfigurationError
 from dev.running import RunningApp
-from tests.ui.conftest import DESKTOP, Stored, counted, enter, name_of
+from tests.ui.conftest import DESKTOP, Stored, counted, enter, name_of, settled
 
 pytestmark = pytest.mark.browser
 
@@ -48,6 +49,35 @@ def test_kill_and_restart_under_an_open_page(tmp_path: Path, new_page: Callable[
         counted(page, 2)
     verdicts = [verdict for verdict, _, _ in Stored(data / "attune.db").standing(name)]
     assert verdicts == ["a", "b"]
+
+
+def test_a_page_that_got_no_pair_asks_again(guest: Callable[..., Page]) -> None:
+    page = guest("/account")
+    asked: list[Route] = []
+
+    def lose_the_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/queue/join**", lose_the_first)
+    page.goto(urljoin(page.url, "/"))
+    settled(page)
+    expect(page.locator("#prompt h1")).to_be_visible()
+    expect(page.locator("#connection:not(:empty)")).to_have_count(0)
+
+
+def test_a_page_that_got_a_fault_in_place_of_a_pair_asks_again(guest: Callable[..., Page]) -> None:
+    page = guest("/account")
+    page.clock.install()
+    page.route("**/gradio_api/queue/join**", lambda route: route.fulfill(status=500, json={}))
+    page.goto(urljoin(page.url, "/"))
+    expect(page.locator("#connection")).to_contain_text("Something went wrong on our side")
+    page.unroute_all()
+    page.clock.run_for(10_000)
+    settled(page)
 
 
 def test_a_fault_of_ours_is_owned_up_to(guest: Callable[..., Page]) -> None:

@@ -166,6 +166,14 @@ def test_our_catalogues_say_everything(path: Path) -> None:
         assert all(placeholders(shown) in named for shown in said), message.id
 
 
+def test_people_read_one_word_per_thing() -> None:
+    """A response is no answer, and what is made without a taste is everybody's."""
+    of_verdicts = "That is not one of the answers."
+    said = [text for message in texts() for text in forms(message.id) if text != of_verdicts]
+    other = re.compile(r"\banswers\b|\b(?:an?|one|the|right) answer\b|\beveryone", re.IGNORECASE)
+    assert [text for text in said if other.search(text)] == []
+
+
 def tags(shown: str) -> list[str]:
     """The markup in a text; outside of it nothing may end an attribute or begin a tag."""
     found = re.findall(r"<[^>]*>", shown)

@@ -37,6 +37,7 @@ def test_the_waiting_page_is_whole_in_itself() -> None:
         (403, "This is for researchers.", "This is for researchers."),
         (404, "Not Found", "The address may be mistyped"),
         (500, "<b>", "&lt;b&gt;"),
+        (500, "", "Something went wrong on our side."),
     ],
 )
 def test_an_error_has_a_page(status: int, message: str, shown: str) -> None:

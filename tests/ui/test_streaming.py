@@ -53,8 +53,9 @@ def slow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word_s: float)
             announce=lambda phase: None,
             closing=closing,
         )
+        web, _ = assembly.build(ground)
         server = uvicorn.Server(
-            uvicorn.Config(assembly.build(ground), log_level="warning", timeout_graceful_shutdown=1)
+            uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=1)
         )
         listening = startup.listen("127.0.0.1", 0)
         closing.callback(listening.close)
@@ -166,6 +167,29 @@ def test_the_network_goes_while_it_is_written(slow: Page) -> None:
     expect(slow.locator("#progress")).to_have_text("")
     slow.locator("#choose-a").click()
     expect(slow.locator("#count")).to_have_text("1 of 20 today")
+
+
+@slowly
+def test_a_choice_on_words_that_still_come_in_is_not_lost_without_a_word(
+    slow: Page, tmp_path: Path
+) -> None:
+    settled(slow)
+    expect(slow.locator("#stop")).to_be_visible()
+    expect(slow.locator("#bar[aria-disabled]")).to_have_count(0)
+    slow.context.set_offline(True)
+    slow.keyboard.press("1")
+    line = slow.locator("#connection")
+    expect(line).to_have_text("Your choice was not sent. Please choose again.")
+    with slow.expect_navigation():  # Gradio loads a page anew whose stream broke
+        slow.context.set_offline(False)
+    expect(line).to_have_text("Your choice was not sent. Please choose again.")
+    expect(slow.locator("#bar[aria-disabled]")).to_have_count(0)
+    settled(slow)
+    slow.keyboard.press("4")
+    expect(slow.locator("#count")).to_have_text("1 of 20 today")
+    expect(line).to_have_text("")
+    verdicts = Stored(tmp_path / "attune.db").rows("SELECT verdict FROM choices")
+    assert verdicts == [("b",)]
 
 
 def test_an_own_question_while_another_is_written(slow: Page) -> None:

@@ -125,13 +125,13 @@ def test_what_choices_lean_to_once_it_is_clear(guest: Guest, judged: Judged) -> 
     page.reload()
     expect(said).to_contain_text("From 60 choices. Each is at least 90% sure")
     expect(said).to_contain_text("not of you as a person")
-    assert {"short answers", "being spoken to (you, your)"} <= set(chips.all_inner_texts())
+    assert {"short responses", "being spoken to (you, your)"} <= set(chips.all_inner_texts())
     page.locator("#taste-leanings summary").click()
     expect(page.locator("#taste-leanings details")).to_contain_text("strongest first")
     assert serious_in_every_look(page) == []
 
 
-def test_one_prompt_for_everyone_and_for_you(guest: Guest, stored: Stored) -> None:
+def test_one_prompt_for_everybody_and_for_you(guest: Guest, stored: Stored) -> None:
     page = guest("/account")
     user = "SELECT id FROM users WHERE username = ?"
     name = name_of(page)
@@ -142,7 +142,7 @@ def test_one_prompt_for_everyone_and_for_you(guest: Guest, stored: Stored) -> No
     for part in ("#try-generic", "#try-personal"):
         expect(page.locator(part)).to_contain_text(re.compile(r"\w+ \w+"))
     labels = page.locator("#try-answers h3").all_inner_texts()
-    assert labels == ["For everyone", "For you"]
+    assert labels == ["For everybody", "For you"]
     expect(page.locator("#try-notice")).to_contain_text("made alike")
     assert stored.rows(f"SELECT count(*) FROM prompts WHERE owner_id = ({user})", name) == [(0,)]
     page.get_by_label("Your prompt").fill("  ")
@@ -157,7 +157,7 @@ def test_words_about_oneself_are_written_kept_and_erased(guest: Guest, stored: S
     name = name_of(page)
     visit(page)
     page.locator("#words-edit").click()
-    box = page.get_by_label("How should answers be for you?")
+    box = page.get_by_label("How should responses be for you?")
     box.fill("Short.\n<b>No</b> ${7*7} lectures.")
     page.locator("#words-cancel").click()
     expect(box).to_have_count(0)
@@ -218,6 +218,27 @@ def test_a_choice_is_changed(guest: Guest, judged: Judged, stored: Stored) -> No
     page.locator("#past-cancel").click()
     expect(page.locator("#past-panel")).to_have_count(0)
     assert set(stored.standing(name)) == {("b", 2, "clearer"), ("b", None, None)}
+
+
+def test_a_choice_is_changed_by_keyboard(guest: Guest, judged: Judged, stored: Stored) -> None:
+    page = guest("/account")
+    name = name_of(page)
+    _, comparisons = chosen(judged, page, 2)
+    with judged.database.write() as session:
+        prompt_id = session.get_one(Comparison, comparisons[0]).prompt_id
+        session.get_one(Prompt, prompt_id).text = "Why is the sky blue?"
+    visit(page)
+    edit = page.get_by_role("button", name="Edit Why is the sky blue?")
+    title = page.get_by_role("heading", name="Change this choice")
+    for way_out, verdict in (("Cancel", "a"), ("Save", "tie")):
+        edit.focus()
+        page.keyboard.press("Enter")
+        expect(title).to_be_focused()
+        page.get_by_label("Tie").check()
+        page.locator("#past-panel").get_by_role("button", name=way_out).press("Enter")
+        expect(title).to_have_count(0)
+        expect(edit).to_be_focused()
+        assert verdict in [stands for stands, _, _ in stored.standing(name)]
 
 
 def test_a_reply_stands_behind_its_earlier_turns(guest: Guest, judged: Judged) -> None:

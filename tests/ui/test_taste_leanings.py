@@ -28,7 +28,7 @@ def test_every_trait_has_a_name_in_both_directions() -> None:
 def test_leanings_stand_in_their_order_with_what_they_rest_on() -> None:
     leanings = Leanings(23, (SHORT, SPOKEN_TO))
     shown = taste_leanings.chips_html(leanings, ENGLISH)
-    items = "<ul><li>short answers</li><li>being spoken to (you, your)</li></ul>"
+    items = "<ul><li>short responses</li><li>being spoken to (you, your)</li></ul>"
     assert shown == f"<p>You lean to</p>{items}"
     first, second = taste_leanings.lines(leanings, ENGLISH)
     assert first.startswith("From 23 choices. Each is at least 90% sure")
@@ -38,7 +38,7 @@ def test_leanings_stand_in_their_order_with_what_they_rest_on() -> None:
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        (0, "Too few to say yet: it takes 10 choices of one answer over the other. So far: 0."),
+        (0, "Too few to say yet: it takes 10 choices of one response over the other. So far: 0."),
         (FEWEST - 1, "So far: 9."),
         (FEWEST, "Nothing stands out clearly yet in 10 choices."),
     ],

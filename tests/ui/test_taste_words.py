@@ -85,8 +85,8 @@ def test_yours_is_better_only_where_its_range_is_above_one_half(apart: Tally, wo
         (Blind(), "You have judged no such pair yet"),
         (Blind(won=9, lost=2, tie=1), "Too few to be sure yet: between"),
         (Blind(won=30, lost=30), "No difference can be told so far"),
-        (Blind(won=60, lost=4), "More often yours than everyone’s"),
-        (Blind(won=4, lost=60), "More often everyone’s than yours"),
+        (Blind(won=60, lost=4), "More often yours than everybody’s"),
+        (Blind(won=4, lost=60), "More often everybody’s than yours"),
     ],
 )
 def test_the_blind_test_in_plain_words(blind: Blind, words: str) -> None:

@@ -30,10 +30,10 @@
 
   window.attune = {
     ...window.attune,
-    // What a verdict's button sends; connection.js keeps it in case it does not arrive.
+    // What a verdict's button sends; connection.js sees to it in case it does not arrive.
     choosing: (verdict, id, key) => {
       const strength = clearly ? 2 : 1;
-      if (id !== null) window.attune.expect({ id, verdict, strength });
+      window.attune.expect({ id, verdict, strength });
       return [id, key, strength];
     },
   };

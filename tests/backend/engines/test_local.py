@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backend.engines import model_thread
 from backend.engines.base import (
     Condition,
     EngineClosed,
@@ -29,7 +29,6 @@ from backend.engines.base import (
     VersionRef,
 )
 from backend.engines.calls import Row
-from backend.engines.lanes import Lane
 from backend.engines.local import LocalEngine
 from tests.backend.engines.making import USERS, write_random_version
 from trainer.artifacts import load_version
@@ -37,6 +36,7 @@ from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt, PromptFormat, embed
 
 WAIT_S = 240.0
+AHEAD = Priority.PREFETCH
 PROMPTS = (
     "How do I start running?",
     "Name three rivers in Europe and say one thing about each of them, please.",
@@ -220,9 +220,13 @@ def test_a_fault_nobody_expected_leaves_nobody_waiting(
     request = greedy(PROMPTS[0], Condition.GENERIC)
     waiting = engine.generate([request] * 8)
     next(waiting.stream())
+    ahead = engine.generate([greedy(f"Say {n}.", Condition.BASE) for n in range(8)], AHEAD)
+    assert engine.waits_for() is None
     tiny.model.lm_head.register_forward_pre_hook(fault)
-    with pytest.raises(EngineClosed):
-        waiting.result(WAIT_S)
+    for generation in (waiting, ahead):
+        with pytest.raises(EngineClosed):
+            generation.result(WAIT_S)
+    assert engine.waits_for() == "the model has stopped; the log says why"
     with pytest.raises(EngineClosed):
         engine.score(messages_of(PROMPTS[0]), [(5,)], Condition.GENERIC, None)
     engine.close()
@@ -253,6 +257,27 @@ def test_a_prompt_too_long_for_the_model_is_refused_at_once(engine: LocalEngine)
         engine.score(messages_of("word " * 600), [(5,)], Condition.GENERIC, None)
 
 
+def test_a_prompt_of_too_many_tokens_is_refused_though_the_model_could_read_it(
+    tiny: LanguageModel, version: VersionRef
+) -> None:
+    tiny.model.config.max_position_embeddings = 8192
+    engine = LocalEngine(tiny, threads=1)
+    engine.swap(version)
+    with pytest.raises(ValueError, match="6030 tokens, at most 2048"):
+        engine.generate([greedy("🦊" * 2000, Condition.GENERIC)])
+    turns: list[Message] = [
+        {"role": role, "content": "word " * 400}
+        for role in ("user", "assistant", "user", "assistant", "user")
+    ]
+    request = replace(greedy("", Condition.GENERIC), messages=tuple(turns))
+    with pytest.raises(ValueError, match="at most 2048"):
+        engine.generate([request])
+    engine.score(turns, [(5,)], Condition.GENERIC, None)  # what was asked before is scored
+    plain = (PROMPTS[1] * 30)[:2000]
+    assert engine.generate([greedy(plain, Condition.GENERIC, tokens=2)]).result(WAIT_S)
+    engine.close()
+
+
 def test_the_end_of_turn_token_ends_a_response(engine: LocalEngine, tiny: LanguageModel) -> None:
     request = greedy(PROMPTS[0], Condition.GENERIC, tokens=12)
     whole = engine.generate([request]).result(WAIT_S)[0]
@@ -266,63 +291,6 @@ def test_the_end_of_turn_token_ends_a_response(engine: LocalEngine, tiny: Langua
     ending.close()
     assert made.ended
     assert made.token_ids == whole.token_ids[:6]
-
-
-def test_interactive_calls_go_before_prefetched_ones(engine: LocalEngine) -> None:
-    long = greedy(PROMPTS[0], Condition.GENERIC, tokens=400)
-    prefetched = [engine.generate([long, long], Priority.PREFETCH) for _ in range(6)]
-    next(prefetched[0].stream())
-    urgent = engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=2)] * 2)
-    urgent.result(WAIT_S)
-    assert not any(generation.over for generation in prefetched)
-    for generation in prefetched:
-        generation.cancel()
-        generation.result(WAIT_S)
-
-
-def test_rows_nobody_waits_for_stand_aside_but_not_for_good(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[bool] = []
-    step = Lane.step
-
-    def noted(lane: Lane) -> None:
-        steps.append(lane.someone_waits)
-        step(lane)
-
-    monkeypatch.setattr(Lane, "step", noted)
-    asked = [greedy(PROMPTS[0], Condition.GENERIC, tokens=40)] * 2
-    with engine._thread._wake:  # so that both begin in the same turn
-        patient = engine.generate(asked, Priority.PREFETCH)
-        urgent = engine.generate(asked)
-    assert patient.result(WAIT_S)[0].token_ids == urgent.result(WAIT_S)[0].token_ids
-    assert steps.count(True) == steps.count(False) == 40
-    together = steps[: len(steps) - steps[::-1].index(True)]
-    assert together.count(False) == pytest.approx(40 / 8, abs=1)
-
-
-@pytest.mark.parametrize(
-    ("priority", "gives_way_s", "waits"),
-    [
-        (Priority.INTERACTIVE, WAIT_S, True),
-        (Priority.INTERACTIVE, 0.0, False),
-        (Priority.PREFETCH, WAIT_S, False),
-    ],
-)
-def test_scoring_gives_way_for_a_while_to_what_somebody_waits_for(
-    engine: LocalEngine,
-    monkeypatch: pytest.MonkeyPatch,
-    priority: Priority,
-    gives_way_s: float,
-    waits: bool,
-) -> None:
-    monkeypatch.setattr(model_thread, "_SCORING_GIVES_WAY_S", gives_way_s)
-    # At temperature 0 this one goes on to its last token.
-    running = engine.generate([greedy(PROMPTS[0], Condition.GENERIC, tokens=300)], priority)
-    engine.score(messages_of(PROMPTS[1]), [(5, 6)], Condition.BASE, None)
-    assert running.over == waits
-    running.cancel()
-    running.result(WAIT_S)
 
 
 def test_streamed_text_never_shows_half_a_character(tiny: LanguageModel) -> None:
