@@ -17,9 +17,9 @@ The rules, for figures of the round (candidate) and of the version it started fr
    user (e₀, and the styles mixed in), and at most `max_own_over_parent_nats` above the parent's,
    for each user with at least three of them and for all together. What suits a user worse than
    nothing, or worse than before, even on what it was learnt from, is somebody else's, or was learnt
-   the wrong way round. A round unlearns what suits a single user worse than nothing (`trainer.round`),
-   so that this refuses what went wrong otherwise. Shares of styles are not learnt from likelihoods
-   and are not judged by them here: they are the same on both sides.
+   the wrong way round. What suits one user worse than nothing a round unlearns by itself
+   (`trainer.round`); this refuses what went wrong otherwise. Shares of styles are not learnt from
+   likelihoods and are not judged by them here: they are the same on both sides.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
    displacement). Where at least three of them ended, what was learnt has not made the end of turn
