@@ -62,7 +62,8 @@ def hold_alone(url: str) -> Callable[[], None]:
         file = make_url(url).database if make_url(url).get_backend_name() == "sqlite" else None
     except ArgumentError:
         file = None  # said by who opens it
-    if not file or file == ":memory:":
+    # Where there is no folder, opening the database says so; the lock would make one.
+    if not file or file == ":memory:" or not Path(file).absolute().parent.is_dir():
         return lambda: None
     lock = FileLock(f"{file}.lock")
     try:
@@ -71,7 +72,7 @@ def hold_alone(url: str) -> Callable[[], None]:
         raise ConfigurationError(
             f"another Attune uses the database {file}; several processes need Postgres"
         ) from error
-    except OSError:  # no folder, or not ours to write: opening the database says so
+    except OSError:  # not ours to write: opening the database says so
         return lambda: None
     return lock.release
 

@@ -59,10 +59,11 @@ def test_a_sqlite_file_belongs_to_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:////no/such/folder/a.db", "postgresql://h/a", "nonsense"]
+    "url", ["sqlite://", "sqlite:///{}/b/a.db", "postgresql://h/a", "nonsense"]
 )
-def test_what_is_no_file_of_ours_is_not_held(url: str) -> None:
-    startup.hold_alone(url)()
+def test_what_is_no_file_of_ours_is_not_held(tmp_path: Path, url: str) -> None:
+    startup.hold_alone(url.format(tmp_path))()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle9://x/y", "http://example.org"])

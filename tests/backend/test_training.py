@@ -364,11 +364,10 @@ def test_a_failed_vector_round_is_tried_again_later_and_holds_no_full_round_up(
 def test_a_version_of_clustered_users_is_served_like_any_other(
     make_house: Callable[..., House],
 ) -> None:
-    # Four pairs of noise: whether they suit better afterwards is not this test's concern.
-    gate = replace(CONFIG.gate, max_own_over_parent_nats=100.0)
-    house = make_house(config=replace(CONFIG, user_model="cluster", clusters=3, gate=gate))
+    config = replace(CONFIG, user_model="cluster", clusters=3)
+    house = make_house(config=config, min_choices=2)
     first = house.live
-    house.choose(4)
+    house.choose(2)  # of more pairs of noise, what suits them worse than nothing is unlearnt
     assert house.round().status == "promoted"
     assert house.live == first + 1
     vectors = load_version(house.folder / "round-000001", base_identity=IDENTITY).vectors
