@@ -53,6 +53,7 @@ SETTINGS = {
     "round_min_choices": str(CHOICES_PER_ROUND),
     "round_replay": str(CHOICES_PER_ROUND),
     "blind_share": "0",
+    "fast_update_choices": "0",  # one full round makes version 2, the next one version 3
     "tick_s": "0.5",
     "log_level": "warning",
 }

@@ -101,13 +101,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--memory", action="store_true", help="one step of ours; its peak memory")
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     devices.add_arguments(parser)
     told = parser.parse_args()
     device = resolve_device(told.device)
     # First: a child's peak begins at what its parent holds when it starts it.
     on_cpu = device.type == "cpu"
-    memory = _memory_of_a_child(told.model) if on_cpu and not told.memory else None
-    with bench(told.model, device) as world:
+    memory = _memory_of_a_child(told.model, told.dtype) if on_cpu and not told.memory else None
+    with bench(told.model, device, told.dtype) as world:
         if told.memory:
             print(_peak_of_one_step(world))
             return
@@ -307,10 +308,10 @@ def _peak_of_one_step(world: Bench) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def _memory_of_a_child(model: str) -> int:
+def _memory_of_a_child(model: str, dtype: str) -> int:
     """Peak memory of a process that takes steps of ours alone on the CPU, in MB."""
     child = [sys.executable, "-m", "benchmarks.pdpo", "--memory"]
-    child += ["--device", "cpu", "--model", model]
+    child += ["--device", "cpu", "--model", model, "--dtype", dtype]
     return int(subprocess.run(child, capture_output=True, check=True, text=True).stdout.split()[-1])
 
 
