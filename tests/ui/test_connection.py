@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from backend import startup
 from backend.errors import ConfigurationError
 from dev.running import RunningApp
-from tests.ui.conftest import DESKTOP, Stored, counted, enter, name_of, settled
+from tests.ui.conftest import DESKTOP, Stored, answer_to_click, counted, enter, name_of, settled
 
 pytestmark = pytest.mark.browser
 
@@ -87,7 +87,7 @@ def test_a_fault_of_ours_is_owned_up_to(guest: Callable[..., Page]) -> None:
         route.fulfill(status=500, json={"error": None})
 
     page.route("**/gradio_api/run/**", fail)
-    page.locator("#choose-a").click()
+    assert answer_to_click(page, "#choose-a").status == 500
     expect(page.locator("#connection")).to_contain_text("Something went wrong on our side")
     page.unroute("**/gradio_api/run/**")
     expect(page.locator("#choose-a")).to_be_enabled()
