@@ -23,8 +23,8 @@ from db.queries import desk as desk_queries
 from db.session import Database
 
 VERDICTS = ("a", "b", "tie", "both_bad", "skip")
-_PREFERENCES = ("a", "b")
-_MAX_REASON_CHARS = 500
+PREFERENCES = ("a", "b")
+MOST_REASON_CHARACTERS = 500
 _LONGEST_LOOK = timedelta(days=1)  # a pair that stood open for longer was not looked at
 _UNKNOWN_VERDICT = msg("That is not one of the answers.")
 _UNKNOWN_STRENGTH = msg("The strength is either slightly or clearly.")
@@ -105,8 +105,8 @@ class Choosing:
             NotFound: no such choice of this user. Conflict: it does not stand any more.
         """
         trimmed = reason.replace("\x00", "").strip()
-        if not trimmed or len(trimmed) > _MAX_REASON_CHARS:
-            raise InvalidInput(_REASON_LENGTH, most=_MAX_REASON_CHARS)
+        if not trimmed or len(trimmed) > MOST_REASON_CHARACTERS:
+            raise InvalidInput(_REASON_LENGTH, most=MOST_REASON_CHARACTERS)
         with _one_answer(), self._database.write() as session:
             old = self._standing(session, user_id, choice_id)
             new = self._successor(session, old, old.verdict)
@@ -122,7 +122,7 @@ class Choosing:
         """
         with _one_answer(), self._database.write() as session:
             old = self._standing(session, user_id, choice_id)
-            if old.verdict not in _PREFERENCES:
+            if old.verdict not in PREFERENCES:
                 raise InvalidInput(_NO_STRENGTH)
             new = self._successor(session, old, old.verdict)
             new.strength, new.decided_ms, new.reason = 2, old.decided_ms, old.reason

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
+from backend.choosing import MOST_REASON_CHARACTERS, PREFERENCES, check_answer
 from backend.comparison_views import Message
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.prompts import messages_of
@@ -21,12 +22,7 @@ from db.queries import history as queries
 from db.queries.history import Standing
 from db.session import Database
 
-VERDICTS = ("a", "b", "tie", "both_bad", "skip")
-PREFERENCES = ("a", "b")
-MOST_REASON_CHARACTERS = 500
 _MOST_SEARCH_CHARACTERS = 200
-_UNKNOWN_VERDICT = msg("That is not one of the answers.")
-_UNKNOWN_STRENGTH = msg("The strength is either slightly or clearly.")
 _LONG_REASON = msg("A reason has at most {most} characters.")
 _NOT_YOURS = msg("That choice is not yours.")
 _CHANGED = msg("That choice was changed elsewhere meanwhile. Here is how it stands now.")
@@ -166,10 +162,7 @@ class History:
 
 
 def _checked(verdict: str, strength: int | None, reason: str) -> tuple[str, int | None, str | None]:
-    if verdict not in VERDICTS:
-        raise InvalidInput(_UNKNOWN_VERDICT)
-    if strength not in (None, 1, 2):
-        raise InvalidInput(_UNKNOWN_STRENGTH)
+    check_answer(verdict, strength)
     trimmed = reason.replace("\x00", "").strip()
     if len(trimmed) > MOST_REASON_CHARACTERS:
         raise InvalidInput(_LONG_REASON, most=MOST_REASON_CHARACTERS)

@@ -22,16 +22,16 @@ from backend.engines.base import (
     Priority,
     Sampling,
 )
-from backend.errors import InvalidInput, Unavailable
+from backend.errors import InvalidInput
 from backend.evidence import vector_holders
 from backend.plans import draw_seed
+from backend.under_way import unavailable
 from backend.wording import msg
 from db.queries import evidence as queries
 from db.session import Database
 from trainer.prompting import personal_messages
 
 _TOO_LONG = msg("That is too long for this model. Please shorten it.")
-_NO_ANSWER = msg("The model could not answer just now. Please try again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Trials:
         try:
             generation = self._engine.generate(requests, Priority.PREFETCH)
         except EngineClosed as error:
-            raise Unavailable(_NO_ANSWER) from error
+            raise unavailable() from error
         except ValueError as error:
             raise InvalidInput(_TOO_LONG) from error
         live = self._engine.live_version
@@ -108,7 +108,7 @@ class Trials:
                 yield Tried(generic, personal, known, complete=False)
             yield Tried(generic, personal, known, complete=True)
         except (EngineFailed, EngineClosed) as error:
-            raise Unavailable(_NO_ANSWER) from error
+            raise unavailable() from error
         finally:
             generation.cancel()  # the page was left before the end; else it has ended
             with self._lock:

@@ -22,6 +22,10 @@ SETTINGS = {
     "round_min_choices": "10",
     "round_epochs": "1",
     "fast_update_choices": "0",  # one full round makes version 2; nothing is under way at the kill
+    # Every choice teaches: which ones would not is drawn.
+    "blind_share": "0",
+    "base_share": "0",
+    "repeat_share": "0",
     "tick_s": "0.5",
     "log_level": "info",
 }

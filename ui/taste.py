@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from backend.auth import Accounts
-from backend.history import MOST_REASON_CHARACTERS, PREFERENCES, ChoiceRow, History
+from backend.choosing import MOST_REASON_CHARACTERS, PREFERENCES
+from backend.history import ChoiceRow, History
 from backend.insights import Insights
 from backend.profiles import MOST_CHARACTERS, Profiles
 from backend.taste import Tastes

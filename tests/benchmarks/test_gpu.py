@@ -45,7 +45,7 @@ def test_a_part_that_fails_is_an_entry_among_others(tmp_path: Path) -> None:
     bad = run(python("raise ValueError('no such thing')"), 60.0, tmp_path)
     assert bad["failed"] == "ValueError: no such thing"
     late = run(
-        python("import threading; print('begun', flush=True); threading.Event().wait()", 2),
+        python("import threading; print('begun', flush=True); threading.Event().wait()", 5),
         60.0,
         tmp_path,
     )
@@ -59,7 +59,7 @@ def test_a_part_that_fails_is_an_entry_among_others(tmp_path: Path) -> None:
 
 def test_figures_count_however_a_part_ends(tmp_path: Path) -> None:
     figures = "print('{\"a\": 1}', flush=True); "
-    late = run(python(f"{figures}import threading; threading.Event().wait()", 2), 60.0, tmp_path)
+    late = run(python(f"{figures}import threading; threading.Event().wait()", 5), 60.0, tmp_path)
     assert late["a"] == 1
     assert late["failed"] == "took too long"
     broken = run(python(f"{figures}raise ValueError('no more')"), 60.0, tmp_path)
