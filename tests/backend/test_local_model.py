@@ -24,8 +24,7 @@ from backend.local_model import (
 from backend.settings import Settings, load_settings
 from backend.styles import load_styles, with_directions
 from backend.versions import begun_with
-from tests.backend.engines.making import USERS, write_random_version
-from tests.backend.engines.test_local import greedy
+from tests.backend.engines.making import USERS, greedy, write_random_version
 from tests.backend.house import House
 from trainer.config import TrainConfig
 from trainer.directions import write_directions

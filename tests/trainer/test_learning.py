@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainer.conftest import CONFIG, opposed_pairs
-from trainer.adapter import attached, initial_adapter
+from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import pair_rows
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
@@ -34,6 +37,25 @@ def pieces(base: LanguageModel):
     return users, pairs, references
 
 
+def learner_of(
+    base: LanguageModel,
+    adapter: AttachedAdapter,
+    users: UserModel,
+    references: Mapping[int, float],
+    *,
+    config: TrainConfig = CONFIG,
+    state: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Learner:
+    return Learner(
+        base.model,
+        adapter.parameters,
+        users=users,
+        references=references,
+        config=config,
+        state=state,
+    )
+
+
 @pytest.mark.parametrize("forward_tokens", [1, 100_000])
 def test_memory_bound_does_not_change_a_step(base, forward_tokens: int) -> None:
     figures, tensors = [], []
@@ -41,14 +63,7 @@ def test_memory_bound_does_not_change_a_step(base, forward_tokens: int) -> None:
         config = replace(CONFIG, forward_tokens=tokens)
         users, pairs, references = pieces(base)
         with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
-            learner = Learner(
-                base.model,
-                adapter.parameters,
-                users=users,
-                references=references,
-                config=config,
-                state={},
-            )
+            learner = learner_of(base, adapter, users, references, config=config)
             figures.append(learner.step(pairs))
             tensors.append({**adapter.tensors(), **users.tensors()})
     assert figures[0] == pytest.approx(figures[1], rel=1e-3, abs=1e-4)
@@ -59,14 +74,7 @@ def test_memory_bound_does_not_change_a_step(base, forward_tokens: int) -> None:
 def test_a_user_outside_the_batch_keeps_vector_offset_momentum_and_step_count(base) -> None:
     users, pairs, references = pieces(base)
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=CONFIG,
-            state={},
-        )
+        learner = learner_of(base, adapter, users, references)
         learner.step(pairs)
         before, state = users.tensors()["offsets"], learner.state()
         learner.step([p for p in pairs if p.pair.user_id == 2])
@@ -90,14 +98,7 @@ def test_the_optimizer_goes_on_where_it_stopped(base) -> None:
             learner = None
             for batch in (pairs[:4], pairs[4:]):
                 if learner is None or restarts:
-                    learner = Learner(
-                        base.model,
-                        adapter.parameters,
-                        users=users,
-                        references=references,
-                        config=CONFIG,
-                        state=state,
-                    )
+                    learner = learner_of(base, adapter, users, references, state=state)
                 learner.step(batch)
                 state = learner.state()
             ends.append({**adapter.tensors(), **users.tensors(), **state})
@@ -109,14 +110,7 @@ def test_state_of_absent_users_is_carried_through(base) -> None:
     users, pairs, references = pieces(base)
     kept = {"vectors/user.77/exp_avg": torch.full((4, 32), 0.25)}
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=CONFIG,
-            state=kept,
-        )
+        learner = learner_of(base, adapter, users, references, state=kept)
         learner.step(pairs)
         assert torch.equal(
             learner.state()["vectors/user.77/exp_avg"], kept["vectors/user.77/exp_avg"]
@@ -126,14 +120,7 @@ def test_state_of_absent_users_is_carried_through(base) -> None:
 def test_what_a_user_learnt_is_forgotten_with_its_momentum(base) -> None:
     users, pairs, references = pieces(base)
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=CONFIG,
-            state={},
-        )
+        learner = learner_of(base, adapter, users, references)
         learner.step(pairs)
         before, others = learner.state(), users.prefix(2).detach().clone()
         learner.forget(1)
@@ -148,14 +135,7 @@ def test_a_step_that_is_not_finite_fails_and_changes_nothing(base) -> None:
     users, pairs, references = pieces(base)
     references = dict.fromkeys(references, float("nan"))
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=CONFIG,
-            state={},
-        )
+        learner = learner_of(base, adapter, users, references)
         before = {**adapter.tensors(), **users.tensors()}
         with pytest.raises(RoundFailed, match="infinite or undefined"):
             learner.step(pairs)
@@ -167,14 +147,7 @@ def test_only_the_adapters_gradient_is_clipped_and_its_norm_is_reported_unclippe
     users, pairs, references = pieces(base)
     config = replace(CONFIG, clip_norm_adapter=1e-3)
     with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=config,
-            state={},
-        )
+        learner = learner_of(base, adapter, users, references, config=config)
         figures = learner.step(pairs)
         clipped = torch.stack(
             [p.grad.norm() for p in adapter.parameters.values() if p.grad is not None]
@@ -204,14 +177,7 @@ def gradient_of_a_step(
     }
     config = replace(config, clip_norm_adapter=float("inf"))
     with attached(base.model, config, weights) as adapter:
-        Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=config,
-            state={},
-        ).step(pairs, shared=shared)
+        learner_of(base, adapter, users, references, config=config).step(pairs, shared=shared)
         learned = {**adapter.parameters, **users.shared_parameters(), **users.own_parameters()}
         return {name: p.grad.clone() for name, p in learned.items() if p.grad is not None}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from backend.engines.base import Condition, GenerationRequest, Message, Sampling
 from backend.engines.rooms import Graph
 from dev.random_model import random_model
 from trainer import artifacts
@@ -100,3 +101,18 @@ def write_random_version(
 
 def _save(tensors: dict[str, Tensor], change: Callable[[str, Tensor], tuple[str, Tensor]]) -> bytes:
     return safetensors.torch.save(dict(change(*item) for item in tensors.items()))
+
+
+def messages_of(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def greedy(
+    text: str, condition: Condition, user_id: int | None = None, tokens: int = 24
+) -> GenerationRequest:
+    return GenerationRequest(
+        messages=messages_of(text),
+        condition=condition,
+        user_id=user_id,
+        sampling=Sampling(temperature=0.0, max_new_tokens=tokens),
+    )

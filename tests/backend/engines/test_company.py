@@ -10,8 +10,8 @@ import pytest
 from backend.engines.base import Condition, Sampling, VersionRef
 from backend.engines.kernels import compiled_kernels
 from backend.engines.local import LocalEngine
-from tests.backend.engines.making import USERS, write_random_version
-from tests.backend.engines.test_local import PROMPTS, WAIT_S, greedy
+from tests.backend.engines.making import USERS, greedy, write_random_version
+from tests.backend.engines.test_local import PROMPTS, WAIT_S
 from trainer.language_model import load_language_model
 
 

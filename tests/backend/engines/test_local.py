@@ -22,15 +22,13 @@ from backend.engines.base import (
     Condition,
     EngineClosed,
     EngineFailed,
-    GenerationRequest,
     Message,
     Priority,
-    Sampling,
     VersionRef,
 )
 from backend.engines.calls import Row
 from backend.engines.local import LocalEngine
-from tests.backend.engines.making import USERS, write_random_version
+from tests.backend.engines.making import USERS, greedy, messages_of, write_random_version
 from trainer.artifacts import load_version
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt, PromptFormat, embed
@@ -42,21 +40,6 @@ PROMPTS = (
     "Name three rivers in Europe and say one thing about each of them, please.",
     "Tell me a joke.",
 )
-
-
-def messages_of(text: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=text),)
-
-
-def greedy(
-    text: str, condition: Condition, user_id: int | None = None, tokens: int = 24
-) -> GenerationRequest:
-    return GenerationRequest(
-        messages=messages_of(text),
-        condition=condition,
-        user_id=user_id,
-        sampling=Sampling(temperature=0.0, max_new_tokens=tokens),
-    )
 
 
 @pytest.fixture

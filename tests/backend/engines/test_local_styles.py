@@ -11,8 +11,8 @@ import torch
 from backend.engines.base import Condition, VersionRef
 from backend.engines.local import LocalEngine
 from backend.errors import Unavailable
-from tests.backend.engines.making import write_random_version
-from tests.backend.engines.test_local import PROMPTS, WAIT_S, generated_by, greedy, messages_of
+from tests.backend.engines.making import greedy, messages_of, write_random_version
+from tests.backend.engines.test_local import PROMPTS, WAIT_S, generated_by
 from trainer.artifacts import load_version
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel

@@ -9,38 +9,16 @@ from pathlib import Path
 import pytest
 
 from backend.engines import model_thread
-from backend.engines.base import (
-    Condition,
-    GenerationRequest,
-    Message,
-    Priority,
-    Sampling,
-    VersionRef,
-)
+from backend.engines.base import Condition, Priority, VersionRef
 from backend.engines.calls import Call, Row
 from backend.engines.lanes import Lane
 from backend.engines.local import LocalEngine
-from tests.backend.engines.making import USERS, write_random_version
+from tests.backend.engines.making import USERS, greedy, messages_of, write_random_version
 from trainer.language_model import LanguageModel
 
 WAIT_S = 240.0
 AHEAD = Priority.PREFETCH
 PROMPTS = ("How do I start running?", "Name three rivers in Europe.")
-
-
-def messages_of(text: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=text),)
-
-
-def greedy(
-    text: str, condition: Condition, user_id: int | None = None, tokens: int = 24
-) -> GenerationRequest:
-    return GenerationRequest(
-        messages=messages_of(text),
-        condition=condition,
-        user_id=user_id,
-        sampling=Sampling(temperature=0.0, max_new_tokens=tokens),
-    )
 
 
 @pytest.fixture
