@@ -59,9 +59,10 @@ def hold_alone(url: str) -> Callable[[], None]:
         ConfigurationError: another process holds it.
     """
     try:
-        file = make_url(url).database if make_url(url).get_backend_name() == "sqlite" else None
+        asked = make_url(url)
     except ArgumentError:
-        file = None  # said by who opens it
+        return lambda: None  # said by who opens it
+    file = asked.database if asked.get_backend_name() == "sqlite" else None
     # Where there is no folder, opening the database says so; the lock would make one.
     if not file or file == ":memory:" or not Path(file).absolute().parent.is_dir():
         return lambda: None

@@ -166,17 +166,10 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
         for f in good
         for change in _by_user((p.user_id, p.end_logp_change) for p in f.held_out)
     ]
-    own = [
-        rise
-        for f in good
-        for rise in _by_user((p.user_id, p.own_nats - p.unlearnt_nats) for p in f.round_pairs)
-    ]
-    risen = [
-        rise
-        for f in good
-        for rise in _by_user((p.user_id, p.own_nats - p.parent_nats) for p in f.round_pairs)
-    ]
-    learnt_ends = [end_changes(f.round_pairs) for f in good]
+    pairs = [f.round_pairs for f in good]
+    own = [r for some in pairs for r in _by_user((p.user_id, p.over_unlearnt_nats) for p in some)]
+    risen = [r for some in pairs for r in _by_user((p.user_id, p.over_parent_nats) for p in some)]
+    learnt_ends = [end_changes(some) for some in pairs]
     farthest = {
         "own vector over none, nats": (own, bounds.max_own_over_unlearnt_nats),
         "own vector over the parent's, nats": (risen, bounds.max_own_over_parent_nats),

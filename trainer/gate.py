@@ -85,6 +85,16 @@ class RoundPair:
     chosen_logp_change: float
     end_logp_change: float | None
 
+    @property
+    def over_unlearnt_nats(self) -> float:
+        """How much worse it suits than without what was learnt."""
+        return self.own_nats - self.unlearnt_nats
+
+    @property
+    def over_parent_nats(self) -> float:
+        """How much worse it suits than before the round."""
+        return self.own_nats - self.parent_nats
+
 
 @dataclass(frozen=True, slots=True)
 class TextFigures:
@@ -237,13 +247,13 @@ def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     reasons = []
     for who, pairs in _groups(figures.round_pairs).items():
         of = f"over {len(pairs)} pairs of this round"
-        rise = _mean([p.own_nats - p.unlearnt_nats for p in pairs])
+        rise = _mean([p.over_unlearnt_nats for p in pairs])
         if not rise <= config.max_own_over_unlearnt_nats:
             reasons.append(
                 f"{who}: what was learnt suits worse than nothing, loss {rise:+.2f} nats {of}, "
                 f"at most {config.max_own_over_unlearnt_nats:+.2f} allowed"
             )
-        rise = _mean([p.own_nats - p.parent_nats for p in pairs])
+        rise = _mean([p.over_parent_nats for p in pairs])
         if not rise <= config.max_own_over_parent_nats:
             reasons.append(
                 f"{who}: what it learnt from suits worse than before, loss {rise:+.2f} nats {of}, "

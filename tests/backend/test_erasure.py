@@ -281,14 +281,23 @@ class Meanwhile:
         return result
 
 
+def about_to_train(
+    make_house: Callable[..., House], trainer: Trainer
+) -> tuple[Meanwhile, House, Erasure]:
+    """Choices enough for a round, and what may happen before its end is stored."""
+    meanwhile = Meanwhile(trainer)
+    house = make_house(config=LENIENT, trainer=meanwhile)
+    follow, clock = house.versions.follow, house.clock
+    erasure = Erasure(house.database, files_of(house), follow=follow, clock=clock)
+    house.choose(4)
+    return meanwhile, house, erasure
+
+
 def test_a_round_under_way_stores_no_text_in_the_taste_of_who_is_gone(
     make_house: Callable[..., House], trainer: TrainerProcess
 ) -> None:
-    meanwhile = Meanwhile(trainer)
-    house = make_house(config=LENIENT, trainer=meanwhile)
-    files, user = files_of(house), house.user
-    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
-    house.choose(4)
+    meanwhile, house, erasure = about_to_train(make_house, trainer)
+    user = house.user
 
     def erase(result: RoundResult) -> None:
         assert user in {sample["user_id"] for sample in result.gate.samples}
@@ -312,11 +321,8 @@ def test_what_a_killed_round_has_left_is_swept_too(
     def kill(_result: RoundResult) -> None:
         raise Killed
 
-    meanwhile = Meanwhile(trainer)
-    house = make_house(config=LENIENT, trainer=meanwhile)
-    files, user = files_of(house), house.user
-    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
-    house.choose(4)
+    meanwhile, house, erasure = about_to_train(make_house, trainer)
+    user = house.user
     meanwhile.happens = kill
     house.training.tick()
     with pytest.raises(Killed):
@@ -337,11 +343,8 @@ def test_a_round_goes_live_as_erasing_has_written_it(
     make_house: Callable[..., House], trainer: TrainerProcess
 ) -> None:
     """Its directory is there before its end is stored; a sweep in between finds it."""
-    meanwhile = Meanwhile(trainer)
-    house = make_house(config=LENIENT, trainer=meanwhile)
-    files, user = files_of(house), house.user
-    erasure = Erasure(house.database, files, follow=house.versions.follow, clock=house.clock)
-    house.choose(4)
+    meanwhile, house, erasure = about_to_train(make_house, trainer)
+    user = house.user
 
     def erase(_result: RoundResult) -> None:
         erasure.erase(user, "mia")
