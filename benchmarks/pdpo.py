@@ -35,6 +35,7 @@ from benchmarks.pdpo_trl import MISSING, TrlStep, installed
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
+from trainer.kernels import kernels
 from trainer.language_model import LanguageModel, load_language_model, resolve_device
 from trainer.learning import Learner
 from trainer.scoring import response_logps
@@ -280,9 +281,17 @@ def _gradient(adapter: AttachedAdapter, users: UserModel) -> Tensor:
 
 
 def _flops(step: Callable[[Sequence[PairRows]], object], batch: Sequence[PairRows]) -> int:
-    """Floating-point operations of the matrix products of one step."""
-    with FlopCounterMode(display=False) as counter:
-        step(batch)
+    """Floating-point operations of the matrix products of one step, all made by torch."""
+    compiled = kernels()
+    own = set() if compiled is None else set(compiled.quick_types)
+    try:
+        if compiled is not None:
+            compiled.quick_types.clear()
+        with FlopCounterMode(display=False) as counter:
+            step(batch)
+    finally:
+        if compiled is not None:
+            compiled.quick_types.update(own)
     return int(counter.get_total_flops())
 
 

@@ -1,4 +1,4 @@
-"""The kernels as differentiable functions, and low-rank products with little kept.
+"""The kernels as differentiable functions.
 
 What a backward pass needs is kept in the type it is computed in. Knows nothing of modules.
 """
@@ -19,7 +19,7 @@ _Context = torch.autograd.function.FunctionCtx
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What gets no gradient in a low-rank layer: W (out, H), b (out,) and the factors' scale."""
+    """What gets no gradient in a linear layer: W (out, H), b (out,), the scale of its factors."""
 
     weight: Tensor
     bias: Tensor | None
@@ -89,38 +89,40 @@ class _Tree(torch.autograd.Function):
         return *slopes, None, None, None
 
 
-class _LowRanks(torch.autograd.Function):
+class _Layers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, frozen: Sequence[Frozen], *factors: Tensor) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, frozen: Sequence[Frozen], kernels: Kernels, *factors: Tensor
+    ) -> Any:
         downs, ups = factors[: len(frozen)], factors[len(frozen) :]
-        type_ = frozen[0].weight.dtype
+        flat = x.reshape(-1, x.shape[-1])
         with torch.autocast("cpu", enabled=False):
-            flat = x.reshape(-1, x.shape[-1])
-            low_down = torch.cat(downs).to(type_)
-            low_ups = [(up * one.scale).to(type_) for up, one in zip(ups, frozen, strict=True)]
-            inner = flat @ low_down.T
+            low_down = torch.cat(downs).to(flat.dtype)
+            low_ups = [(up * one.scale).to(flat.dtype) for up, one in zip(ups, frozen, strict=True)]
+            inner = kernels.products([(flat, low_down.T)])
             made = [
-                torch.nn.functional.linear(flat, one.weight, one.bias).addmm_(part, up.T)
+                kernels.products([(flat, one.weight.T), (part, up.T)], one.bias)
                 for one, up, part in zip(frozen, low_ups, _parts(inner, low_ups), strict=True)
             ]
-        ctx.save_for_backward(flat, inner, low_down, *low_ups)
-        ctx.with_it = frozen, x.shape, downs[0].dtype
+        learning = any(ctx.needs_input_grad[3:])
+        # Only factors' gradients need what was read.
+        ctx.save_for_backward(*(flat, inner) if learning else (None, None), low_down, *low_ups)
+        ctx.with_it = frozen, kernels, x.shape, downs[0].dtype
         return tuple(one.view(*x.shape[:-1], -1) for one in made)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         flat, inner, low_down, *low_ups = ctx.saved_tensors
-        frozen, shape, wide = ctx.with_it
+        frozen, kernels, shape, wide = ctx.with_it
         rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
-        of_inner = torch.cat([grad @ up for grad, up in zip(rows, low_ups, strict=True)], 1)
+        of_parts = [kernels.products([both]) for both in zip(rows, low_ups, strict=True)]
+        of_inner = torch.cat(of_parts, 1)
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = rows[0] @ frozen[0].weight
-            for grad, one in zip(rows[1:], frozen[1:], strict=True):
-                d_x.addmm_(grad, one.weight)
-            d_x = d_x.addmm_(of_inner, low_down).view(shape)
+            whole = [(grad, one.weight) for grad, one in zip(rows, frozen, strict=True)]
+            d_x = kernels.products([*whole, (of_inner, low_down)]).view(shape)
         d_factors: list[Tensor | None] = [None] * (2 * len(frozen))
-        if any(ctx.needs_input_grad[2:]):
+        if any(ctx.needs_input_grad[3:]):
             d_down = (of_inner.T @ flat).to(wide)
             d_factors = [
                 *torch.split(d_down, [up.shape[1] for up in low_ups]),
@@ -129,7 +131,7 @@ class _LowRanks(torch.autograd.Function):
                     for part, grad, one in zip(_parts(inner, low_ups), rows, frozen, strict=True)
                 ),
             ]
-        return d_x, None, *d_factors
+        return d_x, None, None, *d_factors
 
 
 def _parts(inner: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -163,14 +165,18 @@ def tree(
     return made
 
 
-def low_ranks(
-    x: Tensor, frozen: Sequence[Frozen], factors: Sequence[tuple[Tensor, Tensor]]
+def layers(
+    x: Tensor,
+    frozen: Sequence[Frozen],
+    factors: Sequence[tuple[Tensor, Tensor]],
+    kernels: Kernels,
 ) -> tuple[Tensor, ...]:
     """x Wᵀ + b + scale · x Aᵀ Bᵀ by several layers, which read x, (…, H) as W's type, together.
 
     Args:
         factors: A (r, H) and B (out, r) of each, wider perhaps than W; they are rounded to it.
+            A layer without low-rank factors has some of rank 0.
     """
     downs, ups = zip(*factors, strict=True)
-    made: tuple[Tensor, ...] = _LowRanks.apply(x, frozen, *downs, *ups)  # type: ignore[no-untyped-call]
+    made: tuple[Tensor, ...] = _Layers.apply(x, frozen, kernels, *downs, *ups)  # type: ignore[no-untyped-call]
     return made

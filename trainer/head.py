@@ -77,12 +77,11 @@ def _by_words(
     for first in range(0, len(weight), _WORDS):
         words = weight[first : first + _WORDS]
         logits = room[: len(hidden) * len(words)].view(len(hidden), -1)
-        torch.mm(hidden, words.T, out=logits)
-        if bias is not None:
-            logits += bias[first : first + _WORDS]
+        some = None if bias is None else bias[first : first + _WORDS]
+        compiled.products([(hidden, words.T)], some, out=logits)
         fallen = running.take(logits, first, keep=wanted)
         if wanted:
-            expected.mul_(fallen[:, None]).add_(logits @ words)
+            expected.mul_(fallen[:, None]).add_(compiled.products([(logits, words)]))
     return running.logps(), expected.div_(running.sums[:, None]) if wanted else expected
 
 

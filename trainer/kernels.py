@@ -21,7 +21,10 @@ from trainer.packing import Segment
 
 TYPES = (torch.float32, torch.bfloat16)
 
-_NAMES = ("tree", "tree_back", "norm", "norm_back", "gate", "gate_back", "turn", "logps")
+_NAMES = (
+    *("tree", "tree_back", "norm", "norm_back", "gate", "gate_back", "turn", "logps"),
+    "products",
+)
 _SMALL = 1 << 14  # numbers, less than which one thread works through by itself
 
 
@@ -61,6 +64,20 @@ class _Rows(ctypes.Structure):
     ]
 
 
+class _Factors(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_void_p) for name in ("a", "b")],
+        *[(name, ctypes.c_long) for name in ("a_row", "b_row", "b_column", "k")],
+    ]
+
+
+class _Products(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_void_p) for name in ("parts", "bias", "c", "room")],
+        *[(name, ctypes.c_long) for name in ("count", "m", "n", "room_each")],
+    ]
+
+
 class Plan:
     """A forest's segments as the kernels read them; made once for all layers."""
 
@@ -89,14 +106,19 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._calls: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
-        for name in _NAMES:
-            for dtype, suffix in zip(TYPES, ("f32", "bf16"), strict=True):
+        self.quick_types = set[torch.dtype]()  # whose `products` are not torch's
+        for dtype, suffix in zip(TYPES, ("f32", "bf16"), strict=True):
+            for name in _NAMES:
                 call = getattr(library, f"attune_{name}_{suffix}")
                 call.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p]
                 call.restype = None
                 self._calls[name, dtype] = call
+            if getattr(library, f"attune_quick_products_{suffix}")():
+                self.quick_types.add(dtype)
         self._room = library.attune_tree_room
         self._room.argtypes, self._room.restype = [ctypes.c_long] * 3, ctypes.c_long
+        self._panel = library.attune_panel
+        self._panel.argtypes, self._panel.restype = [ctypes.c_long], ctypes.c_long
         self._fork = _fork()
         self._rooms = threading.local()
 
@@ -141,6 +163,60 @@ class Kernels:
         whole = d_both[0] if slots == 1 else d_both.sum(0)
         d_key, d_value = whole.to(key.dtype)
         return d_query, d_key, d_value
+
+    def products(
+        self,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        bias: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """bias + a b + a' b' + … of (M, K) and (K, N), each K another, rounded once.
+
+        Torch makes them where it is quicker, and what the kernel cannot read; it rounds each.
+
+        Args:
+            parts: without gaps in the rows of each a, and in the rows or in the columns of each b.
+            bias: (N,).
+            out: (M, N), where they are to go.
+        """
+        parts = [(a, b) for a, b in parts if a.shape[1]] or parts[:1]
+        if self.makes(parts):
+            return self.quick_products(parts, bias, out=out)
+        (a, b), *others = parts
+        made = torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+        for a, b in others:
+            torch.addmm(made, a, b, out=made)
+        return made
+
+    def makes(self, parts: Sequence[tuple[Tensor, Tensor]]) -> bool:
+        """Whether the kernel is quicker than torch, and can read these parts."""
+        a, b = parts[0]
+        some = a.numel() and b.numel()
+        return bool(some) and a.dtype in self.quick_types and all(map(_in_words, parts))
+
+    def quick_products(
+        self,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        bias: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """`products` by the kernel."""
+        shape = len(parts[0][0]), parts[0][1].shape[1]
+        made = parts[0][0].new_empty(shape) if out is None else out
+        table = (_Factors * len(parts))()
+        for entry, (a, b) in zip(table, parts, strict=True):
+            entry.a, entry.a_row, entry.k = a.data_ptr(), a.stride(0), a.shape[1]
+            entry.b, entry.b_row, entry.b_column = b.data_ptr(), *b.stride()
+        slots = self._slots(parts[0][0])
+        work = _Products(parts=ctypes.addressof(table), c=made.data_ptr(), count=len(parts))
+        work.bias = None if bias is None else bias.data_ptr()
+        work.m, work.n = made.shape
+        work.room_each = self._panel(sum(a.shape[1] for a, _ in parts))
+        work.room = self._room_of(slots * work.room_each).data_ptr()
+        self._calls["products", made.dtype](self._fork, slots, ctypes.addressof(work))
+        return made
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """x / rms(x) · weight as `weight`'s type, and 1 / rms(x) of each row; x is fp32."""
@@ -230,6 +306,13 @@ class Kernels:
     def _slots(self, over: Tensor) -> int:
         many = self._fork is not None and over.numel() >= _SMALL
         return torch.get_num_threads() if many else 1
+
+
+def _in_words(part: tuple[Tensor, Tensor]) -> bool:
+    """Whether a's rows can be read two numbers at a time, and one of b's strides is 1."""
+    a, b = part
+    even = a.element_size() > 2 or not (a.shape[1] % 2 or a.stride(0) % 2)
+    return even and a.stride(1) == 1 and 1 in b.stride()
 
 
 class RunningLogps:

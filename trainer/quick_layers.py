@@ -1,9 +1,9 @@
 """Layers of a frozen decoder computed by the kernels, where they do what the kernels do.
 
 Stands in for four kinds of modules, whatever the architecture: RMS norms, gated MLPs, attention of
-four products with rotary embeddings, and PEFT's low-rank layers. Each is recognized by its parts,
-and the first time a few real tokens go both ways: a module that does anything else keeps its own
-forward. Knows nothing of rows and losses.
+four products with rotary embeddings, and linear layers, plain or PEFT's low-rank ones. Each is
+recognized by its parts, and of the first three the first time a few real tokens go both ways: a
+module that does anything else keeps its own forward. Knows nothing of rows and losses.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _stand_in(module: nn.Module, kernels: Kernels) -> _Forward | None:
     """Another forward for a module of a kind that is known, unless a trial spoke against it."""
     if not _same.get(module, True) or "forward" in module.__dict__:
         return None
-    if isinstance(module, LowRankLinear):
-        return _low_rank(module)
+    if isinstance(module, nn.Linear | LowRankLinear):
+        return _linear(module, kernels)
     children = {name for name, _ in module.named_children()}
     if children == _GATED:
         return _gated(module, kernels)
@@ -113,7 +113,7 @@ def _norm(module: nn.Module, kernels: Kernels) -> _Forward | None:
 def _gated(module: Any, kernels: Kernels) -> _Forward:
     plain = module.forward
     up, rise, down = (module.get_submodule(name) for name in ("gate_proj", "up_proj", "down_proj"))
-    products = _products(up, rise)
+    products = _products(kernels, up, rise)
 
     def quick(x: Tensor) -> Tensor:
         raised, by = products(x)
@@ -138,7 +138,7 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     q_proj, k_proj, v_proj, o_proj = (
         module.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
     )
-    products = _products(q_proj, k_proj, v_proj)
+    products = _products(kernels, q_proj, k_proj, v_proj)
 
     def quick(hidden: Tensor, angles: tuple[Tensor, Tensor], plan: Plan) -> Tensor:
         shape = (hidden.shape[1], -1, size)
@@ -189,33 +189,44 @@ def _attention(module: nn.Module, kernels: Kernels) -> _Forward | None:
     return forward
 
 
-def _low_rank(module: nn.Module) -> _Forward | None:
-    """For a low-rank layer that takes part with one plain adapter."""
-    if _factors(module) is None:
+def _linear(module: nn.Module, kernels: Kernels) -> _Forward | None:
+    """For a frozen layer, plain or with one plain low-rank adapter."""
+    if _parts(module) is None:
         return None
-    products = _products(module)
+    products = _products(kernels, module)
     return lambda x: products(x)[0]
 
 
-def _products(*layers: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
-    """What layers make of one x; where all are plain low-rank ones, they read it together."""
-    plain = [found for layer in layers if (found := _factors(layer)) is not None]
-    if len(plain) < len(layers):
+def _products(kernels: Kernels, *layers: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+    """What layers make of one x; where all are known, they read it together."""
+    known = [found for layer in layers if (found := _parts(layer)) is not None]
+    if len(known) < len(layers):
         return lambda x: [layer(x) for layer in layers]
-    frozen, factors = zip(*plain, strict=True)
-    return lambda x: fused.low_ranks(x.to(frozen[0].weight.dtype), frozen, factors)
+    frozen, factors = zip(*known, strict=True)
+    return lambda x: fused.layers(x.to(frozen[0].weight.dtype), frozen, factors, kernels)
 
 
-def _factors(module: nn.Module) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
-    """What a low-rank layer consists of, if it takes part with one plain adapter."""
-    if not isinstance(module, LowRankLinear):
+def _parts(module: Any) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
+    """What a frozen linear layer consists of, if it takes part as it is or with one plain adapter.
+
+    PEFT types its layer's parts as modules, whatever they are.
+    """
+    if isinstance(module, LowRankLinear):
+        layer: Any = module
+        base = layer.get_base_layer()
+        return _parts(base) if layer.disable_adapters else _low_rank_parts(layer, base)
+    if type(module) is not nn.Linear or not _frozen(module):
         return None
-    layer: Any = module  # its parts are typed as modules, whatever they are
-    base, active = layer.get_base_layer(), layer.active_adapters
-    if type(base) is not nn.Linear or not _frozen(base) or len(active) != 1:
+    weight = module.weight
+    none = weight.new_empty(0, weight.shape[1]), weight.new_empty(weight.shape[0], 0)
+    return fused.Frozen(weight, module.bias, 1.0), none
+
+
+def _low_rank_parts(layer: Any, base: Any) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
+    if type(base) is not nn.Linear or not _frozen(base) or len(layer.active_adapters) != 1:
         return None
-    (name,) = active
-    if layer.disable_adapters or layer.merged or name not in layer.lora_A:
+    (name,) = layer.active_adapters
+    if layer.merged or name not in layer.lora_A:
         return None
     down, up, scale = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
     plain = isinstance(layer.lora_dropout[name], nn.Identity) and not layer.lora_variant

@@ -51,9 +51,9 @@ KINDS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def made(kind: str, dtype: torch.dtype) -> PreTrainedModel:
+def made(kind: str, dtype: torch.dtype, seed: int = 3) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+        torch.manual_seed(seed)
         model = KINDS[kind]()
         nn.Module.to(model, dtype)
         for name, weight in model.named_parameters():
@@ -101,14 +101,17 @@ def test_log_probs_and_gradients_are_those_of_the_layers_themselves(
 def test_bfloat16_rounds_no_more_than_the_layers_themselves(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    model = made(kind, torch.bfloat16)
-    exact = made(kind, torch.bfloat16).float()
-    wanted = torch.cat([x.flatten() for x in in_torch(monkeypatch, exact)])
-    off = [
-        (torch.cat([x.flatten() for x in got]) - wanted).norm() / wanted.norm()
-        for got in (logps_and_slopes(model), in_torch(monkeypatch, model))
-    ]
-    assert off[0] < max(1.5 * off[1], 0.01)
+    def off(got: list[Tensor], wanted: list[Tensor]) -> float:
+        one, other = (torch.cat([x.flatten() for x in some]) for some in (got, wanted))
+        return float((one - other).norm() / other.norm())
+
+    ours, theirs = 0.0, 0.0
+    for seed in range(8):  # in one model either may be the luckier
+        model = made(kind, torch.bfloat16, seed)
+        wanted = in_torch(monkeypatch, made(kind, torch.bfloat16, seed).float())
+        ours += off(logps_and_slopes(model), wanted)
+        theirs += off(in_torch(monkeypatch, model), wanted)
+    assert ours < 1.25 * theirs
 
 
 def stand_ins(model: PreTrainedModel) -> set[str]:
@@ -128,11 +131,11 @@ def stand_ins(model: PreTrainedModel) -> set[str]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_only_what_does_the_same_is_replaced(dtype: torch.dtype) -> None:
     expected = {
-        "llama": {"RMSNorm", "MLP", "Attention"},
-        "biased": {"RMSNorm", "MLP", "Attention"},
-        "norms of heads": {"RMSNorm", "MLP"},
-        "other norms and gates": {"Attention"},
-        "another gate": {"RMSNorm", "Attention"},
+        "llama": {"RMSNorm", "MLP", "Attention", "Linear"},
+        "biased": {"RMSNorm", "MLP", "Attention", "Linear"},
+        "norms of heads": {"RMSNorm", "MLP", "Linear"},
+        "other norms and gates": {"Attention", "Linear"},
+        "another gate": {"RMSNorm", "Attention", "Linear"},
     }
     for kind, names in expected.items():
         found = stand_ins(made(kind, dtype))

@@ -1,4 +1,4 @@
-/* What the trainer's step spends between the large products: one source for fp32 and for bf16.
+/* What the trainer's step spends its time with: one source for fp32 and for bf16.
 
    The functions' arguments are described in `trainer/kernels.py`. */
 
@@ -12,8 +12,10 @@
 
 #define T f32
 #include "rows.h"
+#include "products.h"
 #include "tree.h"
 #undef T
 #define T bf16
 #include "rows.h"
+#include "products.h"
 #include "tree.h"

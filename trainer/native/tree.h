@@ -8,9 +8,6 @@
 #ifndef TREE_H
 #define TREE_H
 
-#define VECTORS 4 /* of outputs, side by side in registers */
-#define WIDE (VECTORS * LANES)
-#define DEEP 6 /* rows of outputs in registers */
 #define MAX_LINE 256
 #define TILE 48 /* rows of a tile: its places times the heads of a group */
 
@@ -33,8 +30,6 @@ typedef struct {
     long by_place[3], by_head[3]; /* strides of q, k and v, in numbers */
     double scale;
 } tree;
-
-INLINE long up(long x, long to) { return (x + to - 1) / to * to; }
 
 /* Numbers of fp32 that a slot needs whose segments see at most `keys` places, their own included. */
 long attune_tree_room(long keys, long size, long each)
@@ -67,14 +62,7 @@ INLINE void OF(block)(const int rows, const word *a, long by_row, long by_k, con
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int o = 0; o < VECTORS; o++)
             sums[r][o] = add ? wide_f32(c + r * ldc + o * LANES) : all_of(0);
-    for (long i = 0; i < k; i++) {
-        bits w[VECTORS];
-        UNROLL for (int o = 0; o < VECTORS; o++) w[o] = *(const bits *)(b + i * ldb + o * LANES);
-        UNROLL for (int r = 0; r < rows; r++) {
-            word x = a[r * by_row + i * by_k];
-            UNROLL for (int o = 0; o < VECTORS; o++) sums[r][o] = OF(add)(sums[r][o], x, w[o]);
-        }
-    }
+    OF(add_up)(rows, VECTORS, a, by_row, by_k, b, ldb, k, sums);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int o = 0; o < VECTORS; o++) write_f32(c + r * ldc + o * LANES, sums[r][o]);
 }

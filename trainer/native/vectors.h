@@ -4,7 +4,7 @@
    A word holds numbers that are neighbours along the dimension that is summed over: one of fp32 or
    two of bf16, which the bf16 units multiply and add at once. */
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -92,7 +92,7 @@ INLINE vec all_of(float x) { return (vec){0} + x; }
 INLINE vec chosen(bits which, vec x, vec y) { return (vec)((which & (bits)x) | (~which & (bits)y)); }
 INLINE vec larger(vec x, vec y)
 {
-#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#if defined(__AVX512F__)
     return (vec)_mm512_max_ps((__m512)x, (__m512)y);
 #else
     return chosen((bits)(x > y), x, y);
