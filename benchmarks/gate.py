@@ -57,7 +57,9 @@ TINY = TrainConfig(
     epochs=1,
     lora_rank=4,
     lora_alpha=8,
-    gate=GateConfig(probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0),
+    gate=GateConfig(
+        probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0, max_learnt_nll_rise_nats=10.0
+    ),
 )
 TINY_SIZES = Sizes(
     learn=4, gate=2, yard=2, probes=2, yard_probes=2, tokens=12, rounds=2, guess=True

@@ -73,6 +73,10 @@ def _figures(stored: Mapping[str, Any]) -> GateFigures:
         round_pairs=tuple(RoundPair(**pair) for pair in stored["round_pairs"]),
         base_texts=None if base is None else TextFigures(**base),
         texts={writer: TextFigures(**figures) for writer, figures in stored["texts"].items()},
+        unlearnt_texts={
+            writer: TextFigures(**figures)
+            for writer, figures in stored.get("unlearnt_texts", {}).items()
+        },
         drift_nats=stored["drift_nats"],
     )
 

@@ -34,7 +34,9 @@ class GateConfig:
             chosen responses ended; and, on a user's held-out pairs, than under the parent.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
-        text_spread_nats: spread of that between sound texts, put down to chance.
+        max_learnt_nll_rise_nats: the same, of what was learnt alone: texts under the writer's
+            vector against those under it without what was learnt.
+        text_spread_nats: spread of either between sound texts, put down to chance.
         max_drift_nats: how much less likely per token the base model's own texts may be under
             any writer.
         min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
@@ -53,6 +55,7 @@ class GateConfig:
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.5
+    max_learnt_nll_rise_nats: float = 0.1
     text_spread_nats: float = 0.35
     max_drift_nats: float = 1.0
     min_length_ratio: float = 0.15

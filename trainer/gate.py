@@ -30,7 +30,10 @@ The rules, for figures of the round (candidate) and of the version it started fr
    repeating, none empty.
    Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
    the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
-   (not that of the texts at hand: garbage spreads widely and would excuse itself).
+   (not that of the texts at hand: garbage spreads widely and would excuse itself). Likely, too, as
+   far as it was learnt: at most `max_learnt_nll_rise_nats` and chance above the base model's, less
+   what the writer's texts are without what was learnt, over those of the generic user. Who is
+   served a style, or has a profile, may write what is rarer; what was learnt may not add much.
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
    token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
@@ -127,6 +130,8 @@ class GateFigures:
         round_pairs: some of the pairs trained on.
         base_texts: figures of the base model's own texts; None when texts could not be made.
         texts: the same by writer: `generic`, `user 7`, ….
+        unlearnt_texts: of writers `in_doubt`, under their vectors without what was learnt, where
+            that is not what the generic user writes.
         drift_nats: by writer, how much less likely per token the base model's own texts are.
     """
 
@@ -137,6 +142,7 @@ class GateFigures:
     round_pairs: tuple[RoundPair, ...]
     base_texts: TextFigures | None
     texts: Mapping[str, TextFigures]
+    unlearnt_texts: Mapping[str, TextFigures]
     drift_nats: Mapping[str, float]
 
 
@@ -153,7 +159,8 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
     reasons.extend(_round_pair_reasons(figures, config))
     if figures.base_texts is not None:
         for writer, texts in figures.texts.items():
-            reasons.extend(_text_reasons(writer, texts, figures.base_texts, config))
+            of_texts = _text_reasons(writer, texts, figures.base_texts, config)
+            reasons.extend(of_texts or _learnt_reasons(writer, figures, config))
         for writer, drift in figures.drift_nats.items():
             if not drift <= config.max_drift_nats:
                 reasons.append(
@@ -161,6 +168,18 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
                     f"less likely, at most {config.max_drift_nats:.2f} allowed"
                 )
     return tuple(reasons)
+
+
+def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
+    """Writers whose texts nothing speaks against unless they were learnt; see `unlearnt_texts`."""
+    base = figures.base_texts
+    return tuple(
+        writer
+        for writer, texts in figures.texts.items()
+        if base is not None
+        and not _text_reasons(writer, texts, base, config)
+        and _learnt_reasons(writer, figures, config)
+    )
 
 
 def oldest_user(pairs: Sequence[PreferencePair]) -> int | None:
@@ -199,6 +218,8 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
         named[f"{stem}_nll_nats"] = texts.nll_nats
         named[f"{stem}_repetition"] = texts.repetition
         named[f"{stem}_empty"] = texts.empty
+        if writer in figures.unlearnt_texts:
+            named[f"{stem}_unlearnt_nll_nats"] = figures.unlearnt_texts[writer].nll_nats
         if writer in figures.drift_nats:
             named[f"{stem}_drift_nats"] = figures.drift_nats[writer]
     return {name: value for name, value in named.items() if math.isfinite(value)}
@@ -297,8 +318,7 @@ def _text_reasons(
     if texts.empty > base.empty:
         reasons.append(f"{who}: {texts.empty} of the generated texts are empty")
     rise = texts.nll_nats - base.nll_nats
-    chance = 2 * config.text_spread_nats * math.sqrt(1 / texts.texts + 1 / base.texts)
-    if not rise <= config.max_nll_rise_nats + chance:
+    if not rise <= config.max_nll_rise_nats + _chance((texts, base), config):
         reasons.append(
             f"{who}: generated texts are unlike language, {texts.nll_nats:.2f} nats per token "
             f"under the base model against {base.nll_nats:.2f} for its own"
@@ -312,6 +332,31 @@ def _text_reasons(
     if not texts.repetition <= max(config.max_repetition, base.repetition):
         reasons.append(f"{who}: {texts.repetition:.0%} of the generated 4-grams are repeated")
     return reasons
+
+
+def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
+    """Texts under the base model, as far as what was learnt made them what they are."""
+    base, own = figures.base_texts, figures.texts[writer]
+    if base is None:
+        return []
+    more, less = [own], [base]
+    if (unlearnt := figures.unlearnt_texts.get(writer)) is not None:
+        # In a vector round the generic user writes nothing: it is what it was.
+        generic = [figures.texts["generic"]] if "generic" in figures.texts else []
+        more, less = [own, *generic], [unlearnt, *[base] * len(generic)]
+    rise = sum(some.nll_nats for some in more) - sum(some.nll_nats for some in less)
+    allowed = config.max_learnt_nll_rise_nats + _chance([*more, *less], config)
+    if rise <= allowed:
+        return []
+    return [
+        f"{_who(writer)}: what was learnt makes generated texts unlike language, {rise:+.2f} nats "
+        f"per token under the base model, at most {allowed:+.2f} allowed"
+    ]
+
+
+def _chance(read: Sequence[TextFigures], config: GateConfig) -> float:
+    """Twice the spread of what is put together of these texts' means, nats per token."""
+    return 2 * config.text_spread_nats * math.sqrt(sum(1 / some.texts for some in read))
 
 
 def _allowed_rise(rises: Sequence[float], config: GateConfig) -> float:

@@ -14,25 +14,15 @@ from torch import Tensor
 
 from trainer.adapter import AttachedAdapter
 from trainer.batching import PairRows
-from trainer.config import TrainConfig
-from trainer.gate import GateFigures, HeldOutPair, TextFigures, oldest_user
+from trainer.config import GateConfig, TrainConfig
+from trainer.gate import GateFigures, HeldOutPair, TextFigures, in_doubt, oldest_user
 from trainer.language_model import LanguageModel
 from trainer.own_pairs import OwnPairs, most_touched, round_pairs
-from trainer.probes import (
-    BaseTexts,
-    Probe,
-    ProbeText,
-    read_texts,
-    text_drops,
-    text_figures,
-    write_texts,
-)
-from trainer.prompting import PromptFormat, personal_messages
+from trainer.probes import BaseTexts, ProbeText, text_figures
+from trainer.probing import Probing, samples, writer_name
 from trainer.readings import PairReading, own_readings
 from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
-
-_DRIFT_TEXTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +77,7 @@ def measure(
         round_pairs=(),
         base_texts=None,
         texts={},
+        unlearnt_texts={},
         drift_nats={},
     )
     if figures.nonfinite or figures.altered:
@@ -100,17 +91,11 @@ def measure(
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
     profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
-    base_own, by_writer, drift, samples = probe_figures(
-        base,
-        adapter,
-        users,
-        writers=writers,
-        profiles=profiles,
-        messages=examination.prompts,
-        base_texts=base_texts,
-        config=config,
-        seed=config.seed + examination.round_id,
-    )
+    probing = Probing(base, adapter, examination.prompts, profiles, base_texts, config)
+    vectors = {user: users.prefix(user) for user in writers}
+    seed = config.seed + examination.round_id
+    base_own, written = probing.base_own(), probing.written(vectors, seed)
+    drift = probing.drift_nats(vectors, base_own)
     figures = replace(
         figures,
         held_out=tuple(
@@ -118,11 +103,42 @@ def measure(
             for rows, before, now in zip(held_out, examination.before, after, strict=True)
         ),
         round_pairs=round_pairs(base, adapter, users.prefix(None), examination.own, config),
-        base_texts=base_own,
-        texts=by_writer,
-        drift_nats=drift,
+        base_texts=text_figures(base_own),
+        texts=_by_name(written),
+        drift_nats={writer_name(user): nats for user, nats in drift.items()},
     )
-    return figures, samples
+    unlearnt = _unlearnt_of_doubtful(figures, users, writers, profiles, config.gate)
+    figures = replace(figures, unlearnt_texts=_by_name(probing.written(unlearnt, seed)))
+    prompts = examination.prompts
+    kept = samples("base", None, prompts, base_own)
+    for user, texts in written.items():
+        kept += samples("generic" if user is None else "personal", user, prompts, texts)
+    return figures, tuple(kept)
+
+
+def _unlearnt_of_doubtful(
+    figures: GateFigures,
+    users: UserModel,
+    writers: Sequence[int | None],
+    profiles: Mapping[int | None, str],
+    bounds: GateConfig,
+) -> dict[int | None, Tensor]:
+    """Vectors without what was learnt, of writers in doubt whom they tell from the generic user."""
+    doubtful, generic = set(in_doubt(figures, bounds)), users.prefix(None)
+    vectors = {
+        user: users.unlearnt(user)
+        for user in writers
+        if user is not None and writer_name(user) in doubtful
+    }
+    return {
+        user: vector
+        for user, vector in vectors.items()
+        if profiles.get(user) or not torch.equal(vector, generic)
+    }
+
+
+def _by_name(written: Mapping[int | None, Sequence[ProbeText]]) -> dict[str, TextFigures]:
+    return {writer_name(user): text_figures(texts) for user, texts in written.items()}
 
 
 def _held_out_pair(rows: PairRows, before: PairReading, now: PairReading) -> HeldOutPair:
@@ -166,87 +182,3 @@ def probe_messages(
         if messages not in found:
             found.append(messages)
     return found[:most]
-
-
-@torch.no_grad()
-def probe_figures(
-    base: LanguageModel,
-    adapter: AttachedAdapter,
-    users: UserModel,
-    *,
-    writers: Sequence[int | None],
-    profiles: Mapping[int | None, str],
-    messages: Sequence[tuple[Message, ...]],
-    base_texts: BaseTexts,
-    config: TrainConfig,
-    seed: int,
-) -> tuple[TextFigures, dict[str, TextFigures], dict[str, float], tuple[dict[str, Any], ...]]:
-    """Let each of `writers` write (None: the generic user); one generate call for all of them.
-
-    Users write with their `profiles` in the prompt, as they are served; the base model reads what
-    they wrote without.
-
-    Returns:
-        Figures of the base model's texts, figures by writer, by writer how much less likely the
-        base model's own texts have become (nats per token), and the samples themselves.
-    """
-    prompts = PromptFormat(base.tokenizer, config.prefix_tokens)
-    limit = config.gate.probe_new_tokens
-    vectors = [(user, users.prefix(user)) for user in writers]
-    probes = [
-        Probe(personal_messages(prompt, profiles.get(user, "")), prefix)
-        for user, prefix in vectors
-        for prompt in messages
-    ]
-    asked = list(messages) * len(writers)
-    ids = write_texts(base, prompts, probes, new_tokens=limit, seed=seed)
-    with adapter.disabled():
-        texts = read_texts(base, prompts, asked, ids, max_tokens=config.forward_tokens)
-        own = base_texts.get(
-            base,
-            prompts,
-            messages,
-            new_tokens=limit,
-            max_tokens=config.forward_tokens,
-        )
-    # Without profiles: what the weights do is asked here, not what a profile does.
-    some = list(zip(messages, own, strict=True))[:_DRIFT_TEXTS]
-    plain = [Probe(prompt, prefix) for _, prefix in vectors for prompt, _ in some]
-    drops = text_drops(
-        base,
-        prompts,
-        plain,
-        [text for _, text in some] * len(writers),
-        max_tokens=config.forward_tokens,
-    )
-    by_writer: dict[str, TextFigures] = {}
-    drift: dict[str, float] = {}
-    samples = _samples("base", None, messages, own)
-    for index, user in enumerate(writers):
-        name = "generic" if user is None else f"user {user}"
-        mine = texts[index * len(messages) : (index + 1) * len(messages)]
-        theirs = drops[index * len(some) : (index + 1) * len(some)]
-        by_writer[name] = text_figures(mine)
-        drift[name] = sum(theirs) / len(theirs)
-        condition = "generic" if user is None else "personal"
-        samples += _samples(condition, user, messages, mine)
-    return text_figures(own), by_writer, drift, tuple(samples)
-
-
-def _samples(
-    condition: str,
-    user: int | None,
-    messages: Sequence[tuple[Message, ...]],
-    texts: Sequence[ProbeText],
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "condition": condition,
-            "user_id": user,
-            "prompt": prompt[-1]["content"],
-            "text": text.text,
-            "tokens": len(text.token_ids),
-            "nll_nats": text.nll_nats / max(1, len(text.token_ids)),
-        }
-        for prompt, text in zip(messages, texts, strict=True)
-    ]

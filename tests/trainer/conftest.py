@@ -27,7 +27,11 @@ CONFIG = TrainConfig(
     learning_rate_vector=2e-2,
     # A random model's texts are noise of any likelihood, and training changes all of it.
     gate=GateConfig(
-        probe_prompts=2, probe_new_tokens=12, max_nll_rise_nats=10.0, max_drift_nats=3.0
+        probe_prompts=2,
+        probe_new_tokens=12,
+        max_nll_rise_nats=10.0,
+        max_learnt_nll_rise_nats=10.0,
+        max_drift_nats=3.0,
     ),
 )
 
