@@ -72,13 +72,15 @@ def _figures(stored: Mapping[str, Any]) -> GateFigures:
         oldest_user=stored["oldest_user"],
         round_pairs=tuple(RoundPair(**pair) for pair in stored["round_pairs"]),
         base_texts=None if base is None else TextFigures(**base),
-        texts={writer: TextFigures(**figures) for writer, figures in stored["texts"].items()},
-        unlearnt_texts={
-            writer: TextFigures(**figures)
-            for writer, figures in stored.get("unlearnt_texts", {}).items()
-        },
+        texts=_texts(stored["texts"]),
+        more_texts=_texts(stored["more_texts"]),
+        unlearnt_texts=_texts(stored["unlearnt_texts"]),
         drift_nats=stored["drift_nats"],
     )
+
+
+def _texts(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, TextFigures]:
+    return {writer: TextFigures(**figures) for writer, figures in stored.items()}
 
 
 def read_records(path: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _NOTES = """\
   `grad_rel_rounding_…`: each in bfloat16 against that, where the machine takes bfloat16, without
   the penalty, which has a kink.
 - `fraction_of_matmul_peak`: operations per second of our step's matrix products, over those of a
-  1024 × 1024 product (on a GPU 8192 × 8192) in the same run.
+  product of 1024 × 1024 (on a GPU 8192 × 8192), torch's or ours, whichever is quicker then.
 - `peak_rss_mb`, on a GPU `peak_memory_mb`: of steps of ours alone, base model included.
 """
 

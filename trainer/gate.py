@@ -31,9 +31,10 @@ The rules, for figures of the round (candidate) and of the version it started fr
    Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
    the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
    (not that of the texts at hand: garbage spreads widely and would excuse itself). Likely, too, as
-   far as it was learnt: at most `max_learnt_nll_rise_nats` and chance above the base model's, less
-   what the writer's texts are without what was learnt, over those of the generic user. Who is
-   served a style, or has a profile, may write what is rarer; what was learnt may not add much.
+   far as it was learnt: at most `max_learnt_nll_rise_nats` and chance above the base model's. Whose
+   texts are not writes more of them, and some without what was learnt; what these are above those
+   of the generic user does not count. Who is served a style, or has a profile, may write what is
+   rarer; what was learnt may not add much.
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
    token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
@@ -45,7 +46,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.config import GateConfig
 from trainer.types import PreferencePair
@@ -130,8 +131,9 @@ class GateFigures:
         round_pairs: some of the pairs trained on.
         base_texts: figures of the base model's own texts; None when texts could not be made.
         texts: the same by writer: `generic`, `user 7`, ….
-        unlearnt_texts: of writers `in_doubt`, under their vectors without what was learnt, where
-            that is not what the generic user writes.
+        more_texts: what writers `in_doubt` wrote besides, for a surer mean.
+        unlearnt_texts: of the same, under their vectors without what was learnt, where that is not
+            what the generic user writes.
         drift_nats: by writer, how much less likely per token the base model's own texts are.
     """
 
@@ -142,6 +144,7 @@ class GateFigures:
     round_pairs: tuple[RoundPair, ...]
     base_texts: TextFigures | None
     texts: Mapping[str, TextFigures]
+    more_texts: Mapping[str, TextFigures]
     unlearnt_texts: Mapping[str, TextFigures]
     drift_nats: Mapping[str, float]
 
@@ -171,7 +174,7 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
 
 
 def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
-    """Writers whose texts nothing speaks against unless they were learnt; see `unlearnt_texts`."""
+    """Writers whose texts nothing speaks against but that they may have been learnt."""
     base = figures.base_texts
     return tuple(
         writer
@@ -339,6 +342,7 @@ def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> li
     base, own = figures.base_texts, figures.texts[writer]
     if base is None:
         return []
+    own = _together(own, figures.more_texts.get(writer))
     more, less = [own], [base]
     if (unlearnt := figures.unlearnt_texts.get(writer)) is not None:
         # In a vector round the generic user writes nothing: it is what it was.
@@ -352,6 +356,15 @@ def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> li
         f"{_who(writer)}: what was learnt makes generated texts unlike language, {rise:+.2f} nats "
         f"per token under the base model, at most {allowed:+.2f} allowed"
     ]
+
+
+def _together(texts: TextFigures, more: TextFigures | None) -> TextFigures:
+    """With the likelihood of both; what else there is to see was seen of `texts`."""
+    if more is None:
+        return texts
+    tokens, others = texts.mean_tokens * texts.texts, more.mean_tokens * more.texts
+    nll = (texts.nll_nats * tokens + more.nll_nats * others) / (tokens + others)
+    return replace(texts, nll_nats=nll, texts=texts.texts + more.texts)
 
 
 def _chance(read: Sequence[TextFigures], config: GateConfig) -> float:

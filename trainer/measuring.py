@@ -24,6 +24,9 @@ from trainer.readings import PairReading, own_readings
 from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
 
+_MORE = 2  # times as many texts, of whoever is in doubt
+_ANOTHER = 1 << 32  # what their seed is apart from the first one's
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
@@ -77,6 +80,7 @@ def measure(
         round_pairs=(),
         base_texts=None,
         texts={},
+        more_texts={},
         unlearnt_texts={},
         drift_nats={},
     )
@@ -91,7 +95,7 @@ def measure(
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
     profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
-    probing = Probing(base, adapter, examination.prompts, profiles, base_texts, config)
+    probing = Probing(base, adapter, tuple(examination.prompts), profiles, base_texts, config)
     vectors = {user: users.prefix(user) for user in writers}
     seed = config.seed + examination.round_id
     base_own, written = probing.base_own(), probing.written(vectors, seed)
@@ -107,8 +111,14 @@ def measure(
         texts=_by_name(written),
         drift_nats={writer_name(user): nats for user, nats in drift.items()},
     )
-    unlearnt = _unlearnt_of_doubtful(figures, users, writers, profiles, config.gate)
-    figures = replace(figures, unlearnt_texts=_by_name(probing.written(unlearnt, seed)))
+    doubtful = _doubtful(figures, writers, config.gate)
+    more = {user: vectors[user] for user in doubtful}
+    unlearnt = _apart(doubtful, users, profiles)
+    figures = replace(
+        figures,
+        more_texts=_by_name(probing.written(more, seed + _ANOTHER, times=_MORE)),
+        unlearnt_texts=_by_name(probing.written(unlearnt, seed)),
+    )
     prompts = examination.prompts
     kept = samples("base", None, prompts, base_own)
     for user, texts in written.items():
@@ -116,20 +126,19 @@ def measure(
     return figures, tuple(kept)
 
 
-def _unlearnt_of_doubtful(
-    figures: GateFigures,
-    users: UserModel,
-    writers: Sequence[int | None],
-    profiles: Mapping[int | None, str],
-    bounds: GateConfig,
+def _doubtful(
+    figures: GateFigures, writers: Sequence[int | None], bounds: GateConfig
+) -> list[int | None]:
+    names = set(in_doubt(figures, bounds))
+    return [user for user in writers if writer_name(user) in names]
+
+
+def _apart(
+    writers: Sequence[int | None], users: UserModel, profiles: Mapping[int | None, str]
 ) -> dict[int | None, Tensor]:
-    """Vectors without what was learnt, of writers in doubt whom they tell from the generic user."""
-    doubtful, generic = set(in_doubt(figures, bounds)), users.prefix(None)
-    vectors = {
-        user: users.unlearnt(user)
-        for user in writers
-        if user is not None and writer_name(user) in doubtful
-    }
+    """Vectors without what was learnt, of those who write otherwise than the generic user then."""
+    generic = users.prefix(None)
+    vectors = {user: users.unlearnt(user) for user in writers if user is not None}
     return {
         user: vector
         for user, vector in vectors.items()

@@ -40,7 +40,7 @@ class Probing:
 
     base: LanguageModel
     adapter: AttachedAdapter
-    messages: Sequence[tuple[Message, ...]]
+    messages: tuple[tuple[Message, ...], ...]
     profiles: Mapping[int | None, str]
     base_texts: BaseTexts
     config: TrainConfig
@@ -57,8 +57,10 @@ class Probing:
             )
 
     @torch.no_grad()
-    def written(self, vectors: Vectors, seed: int) -> dict[int | None, list[ProbeText]]:
-        """A text per prompt under each vector; one generate call for all of them.
+    def written(
+        self, vectors: Vectors, seed: int, *, times: int = 1
+    ) -> dict[int | None, list[ProbeText]]:
+        """So many texts per prompt under each vector; one generate call for all of them.
 
         Users write with their profiles in the prompt, as they are served; the base model reads what
         they wrote without.
@@ -66,14 +68,14 @@ class Probing:
         probes = [
             Probe(personal_messages(prompt, self.profiles.get(user, "")), vector)
             for user, vector in vectors.items()
-            for prompt in self.messages
+            for prompt in self.messages * times
         ]
         limit, most = self.config.gate.probe_new_tokens, self.config.forward_tokens
         ids = write_texts(self.base, self._format, probes, new_tokens=limit, seed=seed)
-        asked = list(self.messages) * len(vectors)
+        asked = list(self.messages * times) * len(vectors)
         with self.adapter.disabled():
             texts = read_texts(self.base, self._format, asked, ids, max_tokens=most)
-        return dict(zip(vectors, _in_turn(texts, len(self.messages)), strict=True))
+        return dict(zip(vectors, _in_turn(texts, len(self.messages) * times), strict=True))
 
     @torch.no_grad()
     def drift_nats(self, vectors: Vectors, own: Sequence[ProbeText]) -> dict[int | None, float]:

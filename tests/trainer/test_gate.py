@@ -39,6 +39,7 @@ HEALTHY = GateFigures(
     round_pairs=(SUITED,),
     base_texts=BASE_TEXTS,
     texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
+    more_texts={},
     unlearnt_texts={},
     drift_nats={"generic": 0.1, "user 3": 0.2},
 )
@@ -272,6 +273,16 @@ def test_a_style_or_profile_may_be_rarer_than_the_base_model(
         texts=texts,
         unlearnt_texts={"user 3": replace(BASE_TEXTS, nll_nats=unlearnt)},
     )
+    reasons = judge(figures, BOUNDS)
+    assert (reasons == ()) is passes
+    assert passes or reasons[0].startswith("user 3: what was learnt makes generated texts unlike")
+
+
+@pytest.mark.parametrize(("nll", "passes"), [(1.34, True), (1.36, False), (math.nan, False)])
+def test_more_texts_make_the_mean_surer(nll: float, passes: bool) -> None:
+    # 6 texts of 40 tokens at 1.6 and 12 at `nll`; allowed: 0.1 + 2 · 0.35 · √(1/18 + 1/6) = 0.430
+    more = replace(BASE_TEXTS, nll_nats=nll, texts=12)
+    figures = replace(with_text(nll_nats=1.6), more_texts={"user 3": more})
     reasons = judge(figures, BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("user 3: what was learnt makes generated texts unlike")

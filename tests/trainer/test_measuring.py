@@ -168,10 +168,14 @@ def _end_logp(base, row: Row, prefix: Tensor | None) -> float:
     return whole - before
 
 
-def measured(base, tokenizer, users, carried, round_id: int = 1):
-    """What `measure` finds in a full round of users 1 and 2."""
+def measured(base, tokenizer, users, carried, *, round_id: int = 1, config=CONFIG, profile=""):
+    """What `measure` finds in a full round of users 1 and 2; the first may have a profile."""
     prompts = PromptFormat(base.tokenizer, 4)
-    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
+    pairs = [
+        replace(pair, profile=profile if pair.user_id == 1 else "")
+        for pair in opposed_pairs(tokenizer)
+    ]
+    rows = [pair_rows(pair, prompts) for pair in pairs]
     references = known_references(base, rows)
     examination = Examination(
         kind="full",
@@ -185,7 +189,7 @@ def measured(base, tokenizer, users, carried, round_id: int = 1):
         prompts=[prompt("What is tea?")],
     )
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        return measure(base, adapter, users, examination, config=CONFIG, base_texts=BaseTexts())
+        return measure(base, adapter, users, examination, config=config, base_texts=BaseTexts())
 
 
 def test_a_held_out_pairs_end_of_turn_is_read_where_a_response_ended(base, tokenizer) -> None:
@@ -209,10 +213,42 @@ def test_one_of_those_who_did_not_take_part_writes_too_another_in_each_round(
     tensors = users_of(base, 1, 2, 3, 4)
     users = individual_from_tensors(tensors, (1, 2), base.device)
     for round_id, absent in ((1, "user 4"), (2, "user 3")):
-        figures, samples = measured(base, tokenizer, users, tensors, round_id)
+        figures, samples = measured(base, tokenizer, users, tensors, round_id=round_id)
         assert list(figures.texts) == ["generic", "user 1", "user 2", absent]
         assert list(figures.drift_nats) == list(figures.texts)
         assert len(samples) == 5
+
+
+DOUBTING = replace(CONFIG, gate=replace(CONFIG.gate, max_learnt_nll_rise_nats=-99.0))
+
+
+def test_whoever_is_in_doubt_writes_without_what_was_learnt(base, tokenizer) -> None:
+    tensors = users_of(base, 1, 2, 3)
+    generic = tensors["generic"]
+    directions = 20 * torch.randn(1, *generic.shape, generator=torch.Generator().manual_seed(2))
+    offsets = {user: tensors["offsets"][user - 1] for user in (1, 2, 3)}
+    shares = {1: torch.ones(1), 2: torch.zeros(1), 3: torch.ones(1)}
+    users = StyledUserModel(generic, directions, shares, offsets, (1, 2))
+    figures, samples = measured(base, tokenizer, users, users.tensors(), config=DOUBTING)
+    # User 2 is served no style, and is the generic user without what was learnt.
+    assert set(figures.unlearnt_texts) == {"user 1", "user 3"}
+    assert set(figures.more_texts) == set(figures.texts)
+    assert {texts.texts for texts in figures.more_texts.values()} == {2}
+    assert len(samples) == 5
+    sure, _ = measured(base, tokenizer, users, users.tensors())
+    assert not sure.more_texts
+    assert not sure.unlearnt_texts
+
+    styled = StyledUserModel(generic, directions, shares, dict.fromkeys(offsets, 0 * generic), ())
+    plain, _ = measured(base, tokenizer, styled, styled.tensors(), config=DOUBTING)
+    assert plain.unlearnt_texts["user 1"] == figures.unlearnt_texts["user 1"]
+
+
+def test_a_profile_counts_as_not_learnt(base, tokenizer) -> None:
+    tensors = users_of(base, 1, 2)
+    users = individual_from_tensors(tensors, (1, 2), base.device)
+    figures, _ = measured(base, tokenizer, users, tensors, config=DOUBTING, profile="I like tea.")
+    assert set(figures.unlearnt_texts) == {"user 1"}
 
 
 def test_what_is_refused_whatever_it_writes_writes_nothing(base, tokenizer) -> None:
