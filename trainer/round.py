@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from trainer import artifacts
-from trainer.adapter import adapter_config_json, attached, initial_adapter
+from trainer.adapter import AttachedAdapter, adapter_config_json, attached, initial_adapter
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
 from trainer.batching import PairRows, Row, pair_rows, passes
 from trainer.config import TrainConfig
@@ -28,10 +28,10 @@ from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.measuring import Examination, measure, probe_messages
-from trainer.own_pairs import examined, read_own_pairs
+from trainer.own_pairs import OwnPairs, examined, read_own_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
-from trainer.readings import own_readings
+from trainer.readings import PairReading, own_readings
 from trainer.scoring import check_head, response_logps
 from trainer.types import (
     GateReport,
@@ -57,6 +57,41 @@ class _Parent:
     adapter: bytes
     vectors: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a round works with; the model has `adapter` attached.
+
+    Attributes:
+        references: response_id → summed log π_ref, nats, of every response in the pairs.
+    """
+
+    base: LanguageModel
+    adapter: AttachedAdapter
+    request: RoundRequest
+    parent: _Parent
+    users: UserModel
+    pairs: Sequence[PairRows]
+    held_out: Sequence[PairRows]
+    references: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What training came to.
+
+    Attributes:
+        before: the held-out pairs under the parent. own: the round's, before and after.
+        misfits: users of whom nothing that was learnt is left.
+    """
+
+    learner: Learner
+    curve: list[dict[str, float]]
+    train_s: float
+    before: Sequence[PairReading]
+    own: OwnPairs
+    misfits: tuple[int, ...]
 
 
 def write_initial(
@@ -111,80 +146,25 @@ def run_round(
     output = Path(request.output)
     artifacts.sweep_partials(output.parent)
     parent = _read_parent(base, request)
-    prompts = PromptFormat(base.tokenizer, request.config.prefix_tokens)
-    try:
-        check_head(base.model)
-        pairs = [pair_rows(pair, prompts) for pair in request.pairs]
-        held_out = [pair_rows(pair, prompts) for pair in request.held_out]
-    except ValueError as error:
-        raise RoundFailed(str(error)) from error
+    pairs, held_out = _rows(base, request)
     references, fresh = _references(base, pairs, held_out, request.config, report)
-    learning = [pair.user_id for pair in request.pairs]
-    users = _users(base, request, parent, learning)
-    whole = request.kind == "full"
-    recipe = request.config if whole else request.config.for_vector_round()
-    with ExitStack() as stack:
-        try:
-            weights = parent.version.adapter
-            adapter = stack.enter_context(attached(base.model, request.config, weights))
-        except ValueError as error:
-            raise RoundFailed(str(error)) from error
-        some = examined(pairs)
-        before, own_before = (
-            own_readings(base, users, read, references, request.config) for read in (held_out, some)
-        )
-        learner = Learner(
-            base.model,
-            adapter.parameters,
-            users=users,
-            references=references,
-            config=recipe,
-            state=parent.optimizer,
-        )
-        started = clock()
-        curve = _train(
-            learner, pairs, recipe, round_id=request.round_id, report=report, clock=clock
-        )
-        train_s = clock() - started
+    users = _users(base, request, parent, [pair.user_id for pair in request.pairs])
+    with _adapter(base, request, parent) as adapter:
+        work = _Work(base, adapter, request, parent, users, pairs, held_out, references)
+        learnt = _learn(work, report, clock)
         report(Progress(phase=Phase.GATE, step=0, steps=1))
-        own = read_own_pairs(
-            base, users, some, own_before, references=references, config=request.config
-        )
-        misfits = own.misfits()
-        for user in misfits:
-            learner.forget(user)
-        examination = Examination(
-            kind=request.kind,
-            round_id=request.round_id,
-            pairs=pairs,
-            held_out=held_out,
-            before=before,
-            own=own.without(misfits),
-            references=references,
-            carried=parent.vectors,
-            prompts=probe_messages(
-                request.probe_prompts, request.pairs, request.config.gate.probe_prompts
-            ),
-        )
-        figures, samples = measure(
-            base, adapter, users, examination, config=request.config, base_texts=base_texts
-        )
-        reasons = judge(figures, request.config.gate)
-        gate = GateReport(
-            passed=not reasons,
-            reasons=reasons,
-            figures={**named_figures(figures), "users_unlearnt": len(misfits)},
-            samples=samples,
-        )
+        gate = _judged(work, learnt, base_texts)
+        whole = request.kind == "full"
         trained = safetensors.torch.save(adapter.tensors()) if whole else parent.adapter
-        optimizer = learner.state()
+        optimizer = learnt.learner.state()
     report(Progress(phase=Phase.SAVE, step=0, steps=1))
+    took = {"curve": learnt.curve, "train_s": learnt.train_s}
     files = _files(
         adapter=trained,
         users=users,
         optimizer=optimizer,
         config=request.config,
-        metrics={"kind": request.kind, "curve": curve, "gate": asdict(gate), "train_s": train_s},
+        metrics={"kind": request.kind, "gate": asdict(gate), **took},
     )
     try:
         manifest = write_artifact(output, files, base_identity=base.identity)
@@ -194,10 +174,93 @@ def run_round(
         artifact=str(output),
         manifest_sha256=manifest,
         gate=gate,
-        curve=tuple(curve),
+        curve=tuple(learnt.curve),
         reference_logps_nats=fresh,
-        train_s=train_s,
+        train_s=learnt.train_s,
     )
+
+
+def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
+    """Train, and put back what suits its user worse than nothing."""
+    request, references, users = work.request, work.references, work.users
+    config = request.config
+    recipe = config if request.kind == "full" else config.for_vector_round()
+    some = examined(work.pairs)
+    before, own_before = (
+        own_readings(work.base, users, read, references, config) for read in (work.held_out, some)
+    )
+    learner = Learner(
+        work.base.model,
+        work.adapter.parameters,
+        users=users,
+        references=references,
+        config=recipe,
+        state=work.parent.optimizer,
+    )
+    started = clock()
+    curve = _train(
+        learner, work.pairs, recipe, round_id=request.round_id, report=report, clock=clock
+    )
+    train_s = clock() - started
+    own = read_own_pairs(work.base, users, some, own_before, references=references, config=config)
+    misfits = own.misfits()
+    for user in misfits:
+        learner.forget(user)
+    return _Learnt(learner, curve, train_s, before, own.without(misfits), misfits)
+
+
+def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
+    request = work.request
+    config = request.config
+    examination = Examination(
+        kind=request.kind,
+        round_id=request.round_id,
+        pairs=work.pairs,
+        held_out=work.held_out,
+        before=learnt.before,
+        own=learnt.own,
+        references=work.references,
+        carried=work.parent.vectors,
+        prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
+    )
+    figures, samples = measure(
+        work.base, work.adapter, work.users, examination, config=config, base_texts=base_texts
+    )
+    reasons = judge(figures, config.gate)
+    return GateReport(
+        passed=not reasons,
+        reasons=reasons,
+        figures={**named_figures(figures), "users_unlearnt": len(learnt.misfits)},
+        samples=samples,
+    )
+
+
+@contextmanager
+def _adapter(
+    base: LanguageModel, request: RoundRequest, parent: _Parent
+) -> Iterator[AttachedAdapter]:
+    """The parent's, attached."""
+    with ExitStack() as stack:
+        try:
+            weights = parent.version.adapter
+            adapter = stack.enter_context(attached(base.model, request.config, weights))
+        except ValueError as error:
+            raise RoundFailed(str(error)) from error
+        yield adapter
+
+
+def _rows(base: LanguageModel, request: RoundRequest) -> tuple[list[PairRows], list[PairRows]]:
+    """The pairs to train on and those held out, as the model reads them."""
+    prompts = PromptFormat(base.tokenizer, request.config.prefix_tokens)
+    try:
+        check_head(base.model)
+        pairs, held_out = (
+            [pair_rows(pair, prompts) for pair in some]
+            for some in (request.pairs, request.held_out)
+        )
+    except ValueError as error:
+        raise RoundFailed(str(error)) from error
+    return pairs, held_out
 
 
 def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
