@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,21 +43,8 @@ from dev.running import RunningApp
 from dev.waiting import wait_for, wait_until_it_listens
 from trainer.language_model import load_language_model
 
-NEW_TOKENS = 64
-CHOICES_PER_ROUND = 10
-PAIRS_ALONE = 5
-SWAPS = 20
 WAIT_S = 900.0
 WAIT_MS = 1000 * WAIT_S
-SETTINGS = {
-    "max_new_tokens": str(NEW_TOKENS),
-    "round_min_choices": str(CHOICES_PER_ROUND),
-    "round_replay": str(CHOICES_PER_ROUND),
-    "blind_share": "0",
-    "fast_update_choices": "0",  # one full round makes version 2, the next one version 3
-    "tick_s": "0.5",
-    "log_level": "warning",
-}
 QUESTIONS = (
     "Tell me a long story about a lighthouse keeper.",
     "Explain in detail how bread is made.",
@@ -66,30 +54,55 @@ QUESTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is done: tokens of a response, choices of a round, own questions, swaps."""
+
+    new_tokens: int = 64
+    choices: int = 10
+    pairs_alone: int = 5
+    swaps: int = 20
+
+    def settings(self) -> dict[str, str]:
+        """The app's."""
+        return {
+            "max_new_tokens": str(self.new_tokens),
+            "round_min_choices": str(self.choices),
+            "round_replay": str(self.choices),
+            "blind_share": "0",
+            "fast_update_choices": "0",  # one full round makes version 2, the next one version 3
+            "tick_s": "0.5",
+            "log_level": "warning",
+        }
+
+
 def main() -> None:
+    print(json.dumps(measure(Sizes())))
+
+
+def measure(sizes: Sizes) -> dict[str, Any]:
+    """Every figure of the last line."""
     model = resolve("embedded", None, Path("~/.cache/attune"))
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
         data = Path(folder) / "data"
-        figures = measure_app(data)
-        figures |= measure_swaps(model, data)
-    print(json.dumps(figures))
+        return measure_app(data, sizes) | measure_swaps(model, data, sizes.swaps)
 
 
-def measure_app(data: Path) -> dict[str, Any]:
+def measure_app(data: Path, sizes: Sizes) -> dict[str, Any]:
     """Everything a person, or an operator who looks at the machine, can see."""
     started = time.perf_counter()
-    with RunningApp(data, **SETTINGS) as app:
+    with RunningApp(data, **sizes.settings()) as app:
         _wait_live(app.address)
         start_to_ready_s = time.perf_counter() - started
         with chromium() as browser:
             page = browser.new_page()
             desk = Desk(page, app.address, data)
             desk.sign_up()
-            desk.choose(CHOICES_PER_ROUND)
+            desk.choose(sizes.choices)
             desk.wait_for_version(2)
-            pair_s = [desk.ask() for _ in range(PAIRS_ALONE)]
-            desk.choose(CHOICES_PER_ROUND)
-            _say("the second round: 10 new pairs and 10 replayed")
+            pair_s = [desk.ask() for _ in range(sizes.pairs_alone)]
+            desk.choose(sizes.choices)
+            _say(f"the second round: {sizes.choices} new pairs and as many replayed")
             during_s, trainer_mb = [], 0.0
             while desk.version() < 3:
                 during_s.append(desk.ask())
@@ -175,7 +188,7 @@ class Desk:
         expect(self._page.locator("#undo")).to_be_enabled(timeout=WAIT_MS)
 
 
-def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
+def measure_swaps(model: BaseModel, data: Path, swaps: int) -> dict[str, Any]:
     """Swap to and fro between two versions while pairs are being generated without a break."""
     (artifact,) = _query(data, "SELECT artifact FROM versions WHERE id = 2")[0]
     threads = load_settings({}).resolved_engine_threads
@@ -190,7 +203,7 @@ def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
     ]
     for worker in workers:
         worker.start()
-    for number in range(SWAPS):
+    for number in range(swaps):
         _wait_for_tokens(engine, 20)
         engine.swap(VersionRef(number + 2, paths[(number + 1) % 2]))
     done.set()
@@ -201,7 +214,7 @@ def measure_swaps(model: BaseModel, data: Path) -> dict[str, Any]:
     return {
         "swap_stall_ms_max": round(stall_s * 1000, 1),
         "failed_requests_during_swap": len(failures),
-        "swaps": SWAPS,
+        "swaps": swaps,
     }
 
 
