@@ -176,7 +176,9 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
     own = [r for some in pairs for r in _by_user((p.user_id, p.over_unlearnt_nats) for p in some)]
     risen = [r for some in pairs for r in _by_user((p.user_id, p.over_parent_nats) for p in some)]
     learnt_ends = [end_changes(some) for some in pairs]
-    farthest = {
+    unlikely = [t.nll_nats - base.nll_nats for base, t in texts]
+    chance = 2 * bounds.text_spread_nats * math.sqrt(2 / bounds.probe_prompts)
+    farthest: dict[str, tuple[Sequence[float], float | str]] = {
         "own vector over none, nats": (own, bounds.max_own_over_unlearnt_nats),
         "own vector over the parent's, nats": (risen, bounds.max_own_over_parent_nats),
         "chosen responses' drop, nats a token": (
@@ -189,8 +191,12 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
         ),
         "end of turn's drop from the parent, nats": (ends, bounds.max_end_logp_drop_nats),
         "texts' unlikeliness over the base's, nats a token": (
-            [t.nll_nats - base.nll_nats for base, t in texts],
-            bounds.max_nll_rise_nats,
+            unlikely,
+            f"{bounds.max_nll_rise_nats} and chance, {chance:.2f}",
+        ),
+        "the same, as far as it was learnt": (
+            unlikely,  # the bench's users are individual: all of it was
+            f"{bounds.max_learnt_nll_rise_nats} and chance; more texts above",
         ),
         "base texts' drop, nats a token": (
             [drift for f in good for drift in f.drift_nats.values()],
