@@ -54,7 +54,7 @@ class GateConfig:
     max_own_over_parent_nats: float = 0.2
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
-    max_nll_rise_nats: float = 0.5
+    max_nll_rise_nats: float = 0.8
     max_learnt_nll_rise_nats: float = 0.1
     text_spread_nats: float = 0.35
     max_drift_nats: float = 1.0
