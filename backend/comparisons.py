@@ -32,6 +32,7 @@ from trainer.types import Message
 
 _GENERATION_TIMEOUT_S = 600.0
 _TOO_LONG = msg("That is too long for this model. Please shorten it.")
+_LONG_PROFILE = msg("What you say about yourself is too long for this model. Please shorten it.")
 _GONE = msg("That pair is gone. Here is the next one.")
 _TOO_EARLY = msg("One moment: there is too little to choose by yet.")
 _NOT_EMPTY = msg("That response is there already.")
@@ -81,7 +82,8 @@ class Desk(Choosing):
         again goes on with it. It ends early when the user chooses while it is still being written.
 
         Raises:
-            Unavailable: the model failed, or there is no prompt.
+            Unavailable: the model failed, or there is no prompt. InvalidInput: with the user's
+            profile that prompt is too long.
         """
         under_way = [each for each in self._maker.under_way(user_id) if not each.judged]
         asked = [making for making in under_way if making.shown and making.prompt.own]
@@ -238,7 +240,11 @@ class Desk(Choosing):
 
     def _start_from_bank(self, user_id: int) -> Making:
         prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
-        return self._maker.start(user_id, prompt, self._priority, shown=True)
+        try:
+            return self._maker.start(user_id, prompt, self._priority, shown=True)
+        except ValueError as error:
+            # The bank's prompts fit by themselves; few characters may be many tokens.
+            raise InvalidInput(_LONG_PROFILE) from error
 
     def _watch(self, making: Making) -> Iterator[ComparisonView]:
         """Views of a comparison being made, then the stored one, unless it was judged before."""

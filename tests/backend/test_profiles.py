@@ -142,6 +142,22 @@ def test_where_profiles_are_off_none_is_served(
         assert set(session.scalars(select(Response.profile))) == {""}
 
 
+def test_a_profile_that_does_not_fit_the_model_is_told_in_words(
+    database: Database, clock: Clock, tmp_path: Path, user: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Profiles(database, used=True).write(user, TEXT)
+
+    def too_many(*_: object) -> RunningGeneration:
+        raise ValueError("the prompt is too long: 6000 tokens")
+
+    with desk(database, clock, tmp_path, used=True, blind_share=1.0) as (place, engine):
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "generate", too_many)
+            with pytest.raises(InvalidInput, match="What you say about yourself is too long"):
+                list(place.stream(user))
+        assert list(place.stream(user))[-1].comparison_id is not None
+
+
 def test_an_erased_profile_is_gone_from_the_records_too(
     database: Database, clock: Clock, tmp_path: Path
 ) -> None:
