@@ -25,7 +25,7 @@ from backend.errors import Conflict, InvalidInput, NotFound
 from backend.making import Maker
 from backend.under_way import Making, PromptText
 from backend.wording import msg
-from db.models import Comparison, Prompt, Response
+from db.models import Comparison, Prompt, Response, User
 from db.queries import comparisons as queries
 from db.session import Database
 from trainer.types import Message
@@ -243,8 +243,10 @@ class Desk(Choosing):
         try:
             return self._maker.start(user_id, prompt, self._priority, shown=True)
         except ValueError as error:
-            # The bank's prompts fit by themselves; few characters may be many tokens.
-            raise InvalidInput(_LONG_PROFILE) from error
+            with self._database.read() as session:
+                if not session.get_one(User, user_id).profile:
+                    raise
+            raise InvalidInput(_LONG_PROFILE) from error  # few characters may be many tokens
 
     def _watch(self, making: Making) -> Iterator[ComparisonView]:
         """Views of a comparison being made, then the stored one, unless it was judged before."""

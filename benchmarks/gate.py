@@ -151,7 +151,7 @@ class Bench:
                 before=before,
                 own=own,
                 references=references,
-                carried=candidate.parent.weights.users,
+                parent=world.state(candidate.parent.weights),
                 prompts=[as_prompt(p) for p in world.probes[: config.gate.probe_prompts]],
             )
             figures, _ = measure(

@@ -74,7 +74,7 @@ def _figures(stored: Mapping[str, Any]) -> GateFigures:
         base_texts=None if base is None else TextFigures(**base),
         texts=_texts(stored["texts"]),
         more_texts=_texts(stored["more_texts"]),
-        unlearnt_texts=_texts(stored["unlearnt_texts"]),
+        parent_texts=_texts(stored["parent_texts"]),
         drift_nats=stored["drift_nats"],
     )
 
@@ -194,9 +194,9 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
             unlikely,
             f"{bounds.max_nll_rise_nats} and chance, {chance:.2f}",
         ),
-        "the same, as far as it was learnt": (
-            unlikely,  # the bench's users are individual: all of it was
-            f"{bounds.max_learnt_nll_rise_nats} and chance; more texts above",
+        "the same, from where on the parent writes too": (
+            unlikely,
+            f"{bounds.max_learnt_nll_rise_nats} and chance",
         ),
         "base texts' drop, nats a token": (
             [drift for f in good for drift in f.drift_nats.values()],

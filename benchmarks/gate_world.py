@@ -28,6 +28,7 @@ from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
+from trainer.measuring import ParentState
 from trainer.probes import Probe, read_texts, write_texts
 from trainer.prompting import PromptFormat
 from trainer.types import PreferencePair, ResponseTokens
@@ -132,6 +133,12 @@ class World:
         with attached(self.base.model, self.config, weights.adapter) as adapter:
             kind = self.config.user_model
             yield adapter, users_from_tensors(kind, weights.users, (), self.base.device)
+
+    def state(self, weights: Weights) -> ParentState:
+        """The same, to be compared with."""
+        kind = self.config.user_model
+        users = users_from_tensors(kind, weights.users, (), self.base.device)
+        return ParentState(weights.adapter, users, weights.users)
 
     def parent(self) -> Sound:
         """Everybody's first rounds, from the initial state; with the pairs of the last one."""

@@ -103,10 +103,12 @@ def measure_app(data: Path, sizes: Sizes) -> dict[str, Any]:
             pair_s = [desk.ask() for _ in range(sizes.pairs_alone)]
             desk.choose(sizes.choices)
             _say(f"the second round: {sizes.choices} new pairs and as many replayed")
-            during_s, trainer_mb = [], 0.0
-            while desk.version() < 3:
+            during_s: list[float] = []
+            trainer_mb = 0.0
+            while not during_s or desk.version() < 3:
                 during_s.append(desk.ask())
                 trainer_mb = max(trainer_mb, _trainer_mb(app.process.pid))
+                _check_rounds(data)
             app_mb = psutil.Process(app.process.pid).memory_info().rss / 2**20
         rounds = _query(data, "SELECT started_at, ended_at, train_s, status FROM rounds")
         pairs = _query(data, "SELECT count(*) FROM round_pairs WHERE round_id = 2")
@@ -259,6 +261,12 @@ def _prefetched(data: Path) -> int:
 def _query(data: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(data / "attune.db")) as connection:
         return connection.execute(query).fetchall()
+
+
+def _check_rounds(data: Path) -> None:
+    wrong = _query(data, "SELECT status, reason FROM rounds WHERE status IN ('refused', 'failed')")
+    if wrong:
+        raise RuntimeError(f"a round was not promoted: {wrong}")
 
 
 def _seconds(start: str, end: str) -> float:

@@ -42,6 +42,16 @@ class AttachedAdapter:
         finally:
             self._tuner.enable_adapter_layers()
 
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, other weights take part; afterwards its own do again, bit for bit."""
+        own = self.tensors()
+        _copy_weights(self.parameters, weights)
+        try:
+            yield
+        finally:
+            _copy_weights(self.parameters, own)
+
     def tensors(self) -> dict[str, Tensor]:
         """The weights, detached copies on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters.items()}

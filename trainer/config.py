@@ -34,8 +34,8 @@ class GateConfig:
             chosen responses ended; and, on a user's held-out pairs, than under the parent.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
-        max_learnt_nll_rise_nats: the same, of what was learnt alone: texts under the writer's
-            vector against those under it without what was learnt.
+        max_learnt_nll_rise_nats: the same, over the texts of the same writer under the parent;
+            asked of whoever is as far above the base model's.
         text_spread_nats: spread of either between sound texts, put down to chance.
         max_drift_nats: how much less likely per token the base model's own texts may be under
             any writer.

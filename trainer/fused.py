@@ -107,13 +107,13 @@ class _Layers(torch.autograd.Function):
         learning = any(ctx.needs_input_grad[3:])
         # Only factors' gradients need what was read.
         ctx.save_for_backward(*(flat, inner) if learning else (None, None), low_down, *low_ups)
-        ctx.with_it = frozen, kernels, x.shape, downs[0].dtype
-        return tuple(one.view(*x.shape[:-1], -1) for one in made)
+        ctx.with_it = frozen, kernels, x.shape, [factor.dtype for factor in factors]
+        return tuple(one.view(*x.shape[:-1], one.shape[1]) for one in made)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         flat, inner, low_down, *low_ups = ctx.saved_tensors
-        frozen, kernels, shape, wide = ctx.with_it
+        frozen, kernels, shape, types = ctx.with_it
         rows = [grad.reshape(-1, grad.shape[-1]) for grad in grads]
         of_parts = [kernels.products([both]) for both in zip(rows, low_ups, strict=True)]
         of_inner = torch.cat(of_parts, 1)
@@ -123,14 +123,12 @@ class _Layers(torch.autograd.Function):
             d_x = kernels.products([*whole, (of_inner, low_down)]).view(shape)
         d_factors: list[Tensor | None] = [None] * (2 * len(frozen))
         if any(ctx.needs_input_grad[3:]):
-            d_down = (of_inner.T @ flat).to(wide)
-            d_factors = [
-                *torch.split(d_down, [up.shape[1] for up in low_ups]),
-                *(
-                    (part.T @ grad).T.to(wide) * one.scale
-                    for part, grad, one in zip(_parts(inner, low_ups), rows, frozen, strict=True)
-                ),
-            ]
+            d_downs = torch.split(of_inner.T @ flat, [up.shape[1] for up in low_ups])
+            d_factors = [grad.to(type_) for grad, type_ in zip(d_downs, types, strict=False)]
+            for grad, one, part, type_ in zip(
+                rows, frozen, _parts(inner, low_ups), types[len(frozen) :], strict=True
+            ):
+                d_factors.append((part.T @ grad).T.to(type_) * one.scale)
         return d_x, None, None, *d_factors
 
 

@@ -30,11 +30,10 @@ The rules, for figures of the round (candidate) and of the version it started fr
    repeating, none empty.
    Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
    the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
-   (not that of the texts at hand: garbage spreads widely and would excuse itself). Likely, too, as
-   far as it was learnt: at most `max_learnt_nll_rise_nats` and chance above the base model's. Whose
-   texts are not writes more of them, and some without what was learnt; what these are above those
-   of the generic user does not count. Who is served a style, or has a profile, may write what is
-   rarer; what was learnt may not add much.
+   (not that of the texts at hand: garbage spreads widely and would excuse itself). Whose texts
+   are by `max_learnt_nll_rise_nats` and chance above the base model's writes more of them, as they
+   are and under the parent; what the round added is bounded by the same. Who has long been served a
+   rare style, by whatever means, may go on so; one round may not add much.
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
    token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
@@ -132,8 +131,7 @@ class GateFigures:
         base_texts: figures of the base model's own texts; None when texts could not be made.
         texts: the same by writer: `generic`, `user 7`, ….
         more_texts: what writers `in_doubt` wrote besides, for a surer mean.
-        unlearnt_texts: of the same, under their vectors without what was learnt, where that is not
-            what the generic user writes.
+        parent_texts: as many as both, under the parent.
         drift_nats: by writer, how much less likely per token the base model's own texts are.
     """
 
@@ -145,7 +143,7 @@ class GateFigures:
     base_texts: TextFigures | None
     texts: Mapping[str, TextFigures]
     more_texts: Mapping[str, TextFigures]
-    unlearnt_texts: Mapping[str, TextFigures]
+    parent_texts: Mapping[str, TextFigures]
     drift_nats: Mapping[str, float]
 
 
@@ -174,7 +172,7 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
 
 
 def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
-    """Writers whose texts nothing speaks against but that they may have been learnt."""
+    """Writers whose texts nothing speaks against, unless it is the round that made them so."""
     base = figures.base_texts
     return tuple(
         writer
@@ -221,8 +219,9 @@ def named_figures(figures: GateFigures) -> dict[str, float]:
         named[f"{stem}_nll_nats"] = texts.nll_nats
         named[f"{stem}_repetition"] = texts.repetition
         named[f"{stem}_empty"] = texts.empty
-        if writer in figures.unlearnt_texts:
-            named[f"{stem}_unlearnt_nll_nats"] = figures.unlearnt_texts[writer].nll_nats
+        if writer in figures.parent_texts:
+            named[f"{stem}_more_nll_nats"] = figures.more_texts[writer].nll_nats
+            named[f"{stem}_parent_nll_nats"] = figures.parent_texts[writer].nll_nats
         if writer in figures.drift_nats:
             named[f"{stem}_drift_nats"] = figures.drift_nats[writer]
     return {name: value for name, value in named.items() if math.isfinite(value)}
@@ -338,23 +337,18 @@ def _text_reasons(
 
 
 def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
-    """Texts under the base model, as far as what was learnt made them what they are."""
-    base, own = figures.base_texts, figures.texts[writer]
-    if base is None:
+    """Texts under the base model, against the parent's; where none are known, the base model's."""
+    if figures.base_texts is None:
         return []
-    own = _together(own, figures.more_texts.get(writer))
-    more, less = [own], [base]
-    if (unlearnt := figures.unlearnt_texts.get(writer)) is not None:
-        # In a vector round the generic user writes nothing: it is what it was.
-        generic = [figures.texts["generic"]] if "generic" in figures.texts else []
-        more, less = [own, *generic], [unlearnt, *[base] * len(generic)]
-    rise = sum(some.nll_nats for some in more) - sum(some.nll_nats for some in less)
-    allowed = config.max_learnt_nll_rise_nats + _chance([*more, *less], config)
+    own = _together(figures.texts[writer], figures.more_texts.get(writer))
+    before = figures.parent_texts.get(writer, figures.base_texts)
+    rise = own.nll_nats - before.nll_nats
+    allowed = config.max_learnt_nll_rise_nats + _chance((own, before), config)
     if rise <= allowed:
         return []
     return [
-        f"{_who(writer)}: what was learnt makes generated texts unlike language, {rise:+.2f} nats "
-        f"per token under the base model, at most {allowed:+.2f} allowed"
+        f"{_who(writer)}: the round makes generated texts unlike language, {rise:+.2f} nats per "
+        f"token under the base model against those before, at most {allowed:+.2f} allowed"
     ]
 
 

@@ -25,6 +25,8 @@ _NAMES = (
     *("tree", "tree_back", "norm", "norm_back", "gate", "gate_back", "turn", "logps"),
     "products",
 )
+_ROWS_EACH = 16
+_LARGEST_PANEL = 1 << 20  # bytes
 _SMALL = 1 << 14  # numbers, less than which one thread works through by itself
 
 
@@ -190,10 +192,21 @@ class Kernels:
         return made
 
     def makes(self, parts: Sequence[tuple[Tensor, Tensor]]) -> bool:
-        """Whether the kernel is quicker than torch, and can read these parts."""
+        """Whether the kernel is quicker than torch, and can read these parts.
+
+        Each thread puts panels together for rows of its own: there have to be some, and a panel
+        has to stay in the cache.
+        """
         a, b = parts[0]
-        some = a.numel() and b.numel()
-        return bool(some) and a.dtype in self.quick_types and all(map(_in_words, parts))
+        many = len(a) >= _ROWS_EACH * self._slots(a) and b.shape[1] > 0
+        panel = self._panel(sum(a.shape[1] for a, _ in parts)) * a.element_size()
+        return (
+            a.dtype in self.quick_types
+            and many
+            and panel <= _LARGEST_PANEL
+            and all(one.dtype == a.dtype for part in parts for one in part)
+            and all(map(_in_words, parts))
+        )
 
     def quick_products(
         self,

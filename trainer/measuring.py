@@ -25,7 +25,22 @@ from trainer.types import Message, PreferencePair, RoundKind
 from trainer.user_models import UserModel
 
 _MORE = 2  # times as many texts, of whoever is in doubt
-_ANOTHER = 1 << 32  # what their seed is apart from the first one's
+_ANOTHER = 1 << 31  # what their seed is apart from the first one's; torch takes 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class ParentState:
+    """A parent version.
+
+    Attributes:
+        adapter: its weights.
+        users: with the candidate's style shares, which are not learnt.
+        tensors: of users, as `UserModel.tensors` gave them.
+    """
+
+    adapter: Mapping[str, Tensor]
+    users: UserModel
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +54,7 @@ class Examination:
         before: the held-out pairs under the parent, each under its user's vector.
         own: some of `pairs`, as parent and candidate read them.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
-        carried: the parent's tensors of users, as `UserModel.tensors` gives them.
+        parent: what the round began with.
         prompts: the probe texts answer these.
     """
 
@@ -50,7 +65,7 @@ class Examination:
     before: Sequence[PairReading]
     own: OwnPairs
     references: Mapping[int, float]
-    carried: Mapping[str, Tensor]
+    parent: ParentState
     prompts: Sequence[tuple[Message, ...]]
 
 
@@ -74,14 +89,14 @@ def measure(
     tensors = users.tensors()
     figures = GateFigures(
         nonfinite=nonfinite({**adapter.tensors(), **tensors}),
-        altered=altered_users(examination.carried, tensors, {p.user_id for p in took_part}),
+        altered=altered_users(examination.parent.tensors, tensors, {p.user_id for p in took_part}),
         held_out=(),
         oldest_user=oldest_user([*took_part, *(rows.pair for rows in held_out)]),
         round_pairs=(),
         base_texts=None,
         texts={},
         more_texts={},
-        unlearnt_texts={},
+        parent_texts={},
         drift_nats={},
     )
     if figures.nonfinite or figures.altered:
@@ -112,13 +127,13 @@ def measure(
         drift_nats={writer_name(user): nats for user, nats in drift.items()},
     )
     doubtful = _doubtful(figures, writers, config.gate)
-    more = {user: vectors[user] for user in doubtful}
-    unlearnt = _apart(doubtful, users, profiles)
-    figures = replace(
-        figures,
-        more_texts=_by_name(probing.written(more, seed + _ANOTHER, times=_MORE)),
-        unlearnt_texts=_by_name(probing.written(unlearnt, seed)),
-    )
+    parent = examination.parent
+    more = probing.written({u: vectors[u] for u in doubtful}, seed + _ANOTHER, times=_MORE)
+    with adapter.holding(parent.adapter):
+        before = probing.written(
+            {u: parent.users.prefix(u) for u in doubtful}, seed, times=1 + _MORE
+        )
+    figures = replace(figures, more_texts=_by_name(more), parent_texts=_by_name(before))
     prompts = examination.prompts
     kept = samples("base", None, prompts, base_own)
     for user, texts in written.items():
@@ -131,19 +146,6 @@ def _doubtful(
 ) -> list[int | None]:
     names = set(in_doubt(figures, bounds))
     return [user for user in writers if writer_name(user) in names]
-
-
-def _apart(
-    writers: Sequence[int | None], users: UserModel, profiles: Mapping[int | None, str]
-) -> dict[int | None, Tensor]:
-    """Vectors without what was learnt, of those who write otherwise than the generic user then."""
-    generic = users.prefix(None)
-    vectors = {user: users.unlearnt(user) for user in writers if user is not None}
-    return {
-        user: vector
-        for user, vector in vectors.items()
-        if profiles.get(user) or not torch.equal(vector, generic)
-    }
 
 
 def _by_name(written: Mapping[int | None, Sequence[ProbeText]]) -> dict[str, TextFigures]:

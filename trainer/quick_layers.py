@@ -214,6 +214,8 @@ def _parts(module: Any) -> tuple[fused.Frozen, tuple[Tensor, Tensor]] | None:
     if isinstance(module, LowRankLinear):
         layer: Any = module
         base = layer.get_base_layer()
+        if layer.merged:
+            return None
         return _parts(base) if layer.disable_adapters else _low_rank_parts(layer, base)
     if type(module) is not nn.Linear or not _frozen(module):
         return None
@@ -226,7 +228,7 @@ def _low_rank_parts(layer: Any, base: Any) -> tuple[fused.Frozen, tuple[Tensor, 
     if type(base) is not nn.Linear or not _frozen(base) or len(layer.active_adapters) != 1:
         return None
     (name,) = layer.active_adapters
-    if layer.merged or name not in layer.lora_A:
+    if name not in layer.lora_A:
         return None
     down, up, scale = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
     plain = isinstance(layer.lora_dropout[name], nn.Identity) and not layer.lora_variant

@@ -27,7 +27,7 @@ from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
-from trainer.measuring import Examination, measure, probe_messages
+from trainer.measuring import Examination, ParentState, measure, probe_messages
 from trainer.own_pairs import OwnPairs, examined, read_own_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
@@ -72,6 +72,7 @@ class _Work:
     request: RoundRequest
     parent: _Parent
     users: UserModel
+    users_before: UserModel
     pairs: Sequence[PairRows]
     held_out: Sequence[PairRows]
     references: Mapping[int, float]
@@ -148,11 +149,12 @@ def run_round(
     parent = _read_parent(base, request)
     pairs, held_out = _rows(base, request)
     references, fresh = _references(base, pairs, held_out, request.config, report)
-    users = _users(base, request, parent, [pair.user_id for pair in request.pairs])
+    users, users_before = (_users(base, request, parent) for _ in range(2))
     with _adapter(base, request, parent) as adapter:
-        work = _Work(base, adapter, request, parent, users, pairs, held_out, references)
+        work = _Work(
+            base, adapter, request, parent, users, users_before, pairs, held_out, references
+        )
         learnt = _learn(work, report, clock)
-        report(Progress(phase=Phase.GATE, step=0, steps=1))
         gate = _judged(work, learnt, base_texts)
         whole = request.kind == "full"
         trained = safetensors.torch.save(adapter.tensors()) if whole else parent.adapter
@@ -202,6 +204,7 @@ def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
         learner, work.pairs, recipe, round_id=request.round_id, report=report, clock=clock
     )
     train_s = clock() - started
+    report(Progress(phase=Phase.GATE, step=0, steps=1))
     own = read_own_pairs(work.base, users, some, own_before, references=references, config=config)
     misfits = own.misfits()
     for user in misfits:
@@ -220,7 +223,7 @@ def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
         before=learnt.before,
         own=learnt.own,
         references=work.references,
-        carried=work.parent.vectors,
+        parent=ParentState(work.parent.version.adapter, work.users_before, work.parent.vectors),
         prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
     )
     figures, samples = measure(
@@ -279,10 +282,9 @@ def _read_parent(base: LanguageModel, request: RoundRequest) -> _Parent:
     return _Parent(version, files[artifacts.ADAPTER_WEIGHTS], vectors, optimizer)
 
 
-def _users(
-    base: LanguageModel, request: RoundRequest, parent: _Parent, learning: Sequence[int]
-) -> UserModel:
+def _users(base: LanguageModel, request: RoundRequest, parent: _Parent) -> UserModel:
     """The parent's users, with the style shares that the request brings."""
+    learning = [pair.user_id for pair in request.pairs]
     strangers = sorted(request.style_shares.keys() - set(learning))
     if strangers:
         raise RoundFailed(f"style shares of users who do not learn in this round: {strangers}")

@@ -40,7 +40,7 @@ HEALTHY = GateFigures(
     base_texts=BASE_TEXTS,
     texts={"generic": BASE_TEXTS, "user 3": replace(BASE_TEXTS, mean_tokens=20)},
     more_texts={},
-    unlearnt_texts={},
+    parent_texts={},
     drift_nats={"generic": 0.1, "user 3": 0.2},
 )
 
@@ -234,48 +234,32 @@ def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> Non
 )
 def test_texts_must_be_likely_under_the_base_model(nll: float, passes: bool) -> None:
     # allowed rise: 0.8 + 2 · 0.35 · √(1/6 + 1/6) = 1.204
-    styled = replace(BASE_TEXTS, nll_nats=nll)  # and nothing learnt
-    reasons = judge(replace(with_text(nll_nats=nll), unlearnt_texts={"user 3": styled}), BOUNDS)
+    as_before = replace(BASE_TEXTS, nll_nats=nll)
+    reasons = judge(replace(with_text(nll_nats=nll), parent_texts={"user 3": as_before}), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("user 3: generated texts are unlike language")
 
 
 @pytest.mark.parametrize(("nll", "passes"), [(1.50, True), (1.51, False), (0.2, True)])
-def test_what_was_learnt_may_not_make_texts_much_less_likely(nll: float, passes: bool) -> None:
+def test_a_round_may_not_make_texts_much_less_likely(nll: float, passes: bool) -> None:
     # allowed rise: 0.1 + 2 · 0.35 · √(1/6 + 1/6) = 0.504
     figures = with_text(nll_nats=nll)
     reasons = judge(figures, BOUNDS)
     assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: what was learnt makes generated texts unlike")
+    assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")
     assert in_doubt(figures, BOUNDS) == (() if passes else ("user 3",))
 
 
-@pytest.mark.parametrize(
-    ("unlearnt", "generic", "passes"),
-    [
-        (1.30, None, True),  # in a vector round, where the generic user is what it was
-        (1.29, None, False),
-        (1.13, 1.0, True),  # allowed rise of four means: 0.1 + 2 · 0.35 · √(4/6) = 0.672
-        (1.12, 1.0, False),
-        (1.30, 1.17, True),
-        (1.30, 1.18, False),
-        (math.nan, 1.0, False),
-    ],
-)
-def test_a_style_or_profile_may_be_rarer_than_the_base_model(
-    unlearnt: float, generic: float | None, passes: bool
-) -> None:
-    texts = {"user 3": replace(BASE_TEXTS, nll_nats=1.8)}
-    if generic is not None:
-        texts["generic"] = replace(BASE_TEXTS, nll_nats=generic)
+@pytest.mark.parametrize(("before", "passes"), [(1.31, True), (1.29, False), (math.nan, False)])
+def test_what_was_rarer_than_the_base_model_before_may_stay_so(before: float, passes: bool) -> None:
     figures = replace(
         HEALTHY,
-        texts=texts,
-        unlearnt_texts={"user 3": replace(BASE_TEXTS, nll_nats=unlearnt)},
+        texts={"user 3": replace(BASE_TEXTS, nll_nats=1.8)},
+        parent_texts={"user 3": replace(BASE_TEXTS, nll_nats=before)},
     )
     reasons = judge(figures, BOUNDS)
     assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: what was learnt makes generated texts unlike")
+    assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")
 
 
 @pytest.mark.parametrize(("nll", "passes"), [(1.34, True), (1.36, False), (math.nan, False)])
@@ -285,7 +269,7 @@ def test_more_texts_make_the_mean_surer(nll: float, passes: bool) -> None:
     figures = replace(with_text(nll_nats=1.6), more_texts={"user 3": more})
     reasons = judge(figures, BOUNDS)
     assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: what was learnt makes generated texts unlike")
+    assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")
 
 
 def test_who_is_refused_anyhow_is_not_in_doubt() -> None:

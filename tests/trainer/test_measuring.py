@@ -9,13 +9,10 @@ from torch import Tensor
 from tests.trainer.conftest import CONFIG, opposed_pairs, prompt
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import Row, pair_rows
-from trainer.measuring import (
-    Examination,
-    altered_users,
-    measure,
-)
+from trainer.measuring import _ANOTHER, Examination, ParentState, altered_users, measure
 from trainer.own_pairs import OwnPairs, examined, read_own_pairs, round_pairs
 from trainer.probes import BaseTexts
+from trainer.probing import Probing
 from trainer.prompting import PromptFormat
 from trainer.readings import PairReading, own_readings
 from trainer.scoring import response_logps
@@ -168,14 +165,11 @@ def _end_logp(base, row: Row, prefix: Tensor | None) -> float:
     return whole - before
 
 
-def measured(base, tokenizer, users, carried, *, round_id: int = 1, config=CONFIG, profile=""):
-    """What `measure` finds in a full round of users 1 and 2; the first may have a profile."""
+def measured(base, tokenizer, users, carried, *, round_id: int = 1, config=CONFIG, parent=None):
+    """What `measure` finds in a full round of users 1 and 2 whose adapter did not change."""
+    weights = initial_adapter(base.model, CONFIG)
     prompts = PromptFormat(base.tokenizer, 4)
-    pairs = [
-        replace(pair, profile=profile if pair.user_id == 1 else "")
-        for pair in opposed_pairs(tokenizer)
-    ]
-    rows = [pair_rows(pair, prompts) for pair in pairs]
+    rows = [pair_rows(pair, prompts) for pair in opposed_pairs(tokenizer)]
     references = known_references(base, rows)
     examination = Examination(
         kind="full",
@@ -185,11 +179,13 @@ def measured(base, tokenizer, users, carried, *, round_id: int = 1, config=CONFI
         before=(),
         own=own_pairs_of(base, users, rows, references),
         references=references,
-        carried=carried,
+        parent=ParentState(weights, parent or users, carried),
         prompts=[prompt("What is tea?")],
     )
     with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
-        return measure(base, adapter, users, examination, config=config, base_texts=BaseTexts())
+        found = measure(base, adapter, users, examination, config=config, base_texts=BaseTexts())
+        assert all(torch.equal(w, weights[name]) for name, w in adapter.tensors().items())
+    return found
 
 
 def test_a_held_out_pairs_end_of_turn_is_read_where_a_response_ended(base, tokenizer) -> None:
@@ -222,33 +218,36 @@ def test_one_of_those_who_did_not_take_part_writes_too_another_in_each_round(
 DOUBTING = replace(CONFIG, gate=replace(CONFIG.gate, max_learnt_nll_rise_nats=-99.0))
 
 
-def test_whoever_is_in_doubt_writes_without_what_was_learnt(base, tokenizer) -> None:
+def test_whoever_is_in_doubt_writes_more_and_as_under_the_parent(base, tokenizer) -> None:
     tensors = users_of(base, 1, 2, 3)
-    generic = tensors["generic"]
-    directions = 20 * torch.randn(1, *generic.shape, generator=torch.Generator().manual_seed(2))
-    offsets = {user: tensors["offsets"][user - 1] for user in (1, 2, 3)}
-    shares = {1: torch.ones(1), 2: torch.zeros(1), 3: torch.ones(1)}
-    users = StyledUserModel(generic, directions, shares, offsets, (1, 2))
-    figures, samples = measured(base, tokenizer, users, users.tensors(), config=DOUBTING)
-    # User 2 is served no style, and is the generic user without what was learnt.
-    assert set(figures.unlearnt_texts) == {"user 1", "user 3"}
-    assert set(figures.more_texts) == set(figures.texts)
-    assert {texts.texts for texts in figures.more_texts.values()} == {2}
-    assert len(samples) == 5
-    sure, _ = measured(base, tokenizer, users, users.tensors())
-    assert not sure.more_texts
-    assert not sure.unlearnt_texts
-
-    styled = StyledUserModel(generic, directions, shares, dict.fromkeys(offsets, 0 * generic), ())
-    plain, _ = measured(base, tokenizer, styled, styled.tensors(), config=DOUBTING)
-    assert plain.unlearnt_texts["user 1"] == figures.unlearnt_texts["user 1"]
-
-
-def test_a_profile_counts_as_not_learnt(base, tokenizer) -> None:
-    tensors = users_of(base, 1, 2)
     users = individual_from_tensors(tensors, (1, 2), base.device)
-    figures, _ = measured(base, tokenizer, users, tensors, config=DOUBTING, profile="I like tea.")
-    assert set(figures.unlearnt_texts) == {"user 1"}
+    figures, samples = measured(base, tokenizer, users, tensors, config=DOUBTING)
+    assert set(figures.more_texts) == set(figures.parent_texts) == set(figures.texts)
+    assert {texts.texts for texts in figures.more_texts.values()} == {2}
+    assert {texts.texts for texts in figures.parent_texts.values()} == {3}
+    assert len(samples) == 5
+    assert all(figures.more_texts[who] != once for who, once in figures.texts.items())
+
+    other = individual_from_tensors(users_of(base, 1, 2, 3, scale=3.0), (), base.device)
+    apart, _ = measured(base, tokenizer, users, tensors, config=DOUBTING, parent=other)
+    assert apart.more_texts == figures.more_texts
+    assert apart.parent_texts["generic"] == figures.parent_texts["generic"]
+    assert apart.parent_texts["user 1"] != figures.parent_texts["user 1"]
+
+    sure, _ = measured(base, tokenizer, users, tensors)
+    assert not sure.more_texts
+    assert not sure.parent_texts
+
+
+def test_more_texts_are_others(base, tokenizer) -> None:
+    """One prompt several times, under vectors that differ: no draw is made twice."""
+    users = individual_from_tensors(users_of(base, 1), (), base.device)
+    with attached(base.model, CONFIG, initial_adapter(base.model, CONFIG)) as adapter:
+        probing = Probing(base, adapter, (prompt("What is tea?"),), {}, BaseTexts(), CONFIG)
+        once = probing.written({None: users.prefix(1), 1: users.prefix(1)}, 7)
+        more = probing.written({1: users.prefix(1)}, 7 + _ANOTHER, times=2)
+    ids = [text.token_ids for texts in (*once.values(), *more.values()) for text in texts]
+    assert len(set(ids)) == len(ids) == 4
 
 
 def test_what_is_refused_whatever_it_writes_writes_nothing(base, tokenizer) -> None:

@@ -180,6 +180,7 @@ static void OF(some_rows)(const void *work, long slot, long slots)
     long first = tiles * slot / slots * DEEP, last = tiles * (slot + 1) / slots * DEEP;
     word *room = p->room + slot * p->room_each;
     if (last > p->m) last = p->m;
+    if (first >= last) return;
     for (long column = 0; column < p->n; column += WIDE) {
         long some = p->n - column < WIDE ? p->n - column : WIDE;
         word *panel = room;
