@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import psutil
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from backend.base_model import BaseModel, resolve
 from backend.engines.base import (
@@ -77,25 +77,25 @@ class Sizes:
 
 
 def main() -> None:
-    print(json.dumps(measure(Sizes())))
+    with chromium() as browser:
+        print(json.dumps(measure(Sizes(), browser)))
 
 
-def measure(sizes: Sizes) -> dict[str, Any]:
+def measure(sizes: Sizes, browser: Browser) -> dict[str, Any]:
     """Every figure of the last line."""
     model = resolve("embedded", None, Path("~/.cache/attune"))
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
         data = Path(folder) / "data"
-        return measure_app(data, sizes) | measure_swaps(model, data, sizes.swaps)
+        return measure_app(data, sizes, browser) | measure_swaps(model, data, sizes.swaps)
 
 
-def measure_app(data: Path, sizes: Sizes) -> dict[str, Any]:
+def measure_app(data: Path, sizes: Sizes, browser: Browser) -> dict[str, Any]:
     """Everything a person, or an operator who looks at the machine, can see."""
     started = time.perf_counter()
     with RunningApp(data, **sizes.settings()) as app:
         _wait_live(app.address)
         start_to_ready_s = time.perf_counter() - started
-        with chromium() as browser:
-            page = browser.new_page()
+        with closing(browser.new_page()) as page:
             desk = Desk(page, app.address, data)
             desk.sign_up()
             desk.choose(sizes.choices)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import Browser
 
 from benchmarks.loop import Sizes, measure
 
 
 @pytest.mark.browser
 @pytest.mark.embedded
-def test_the_loop_is_measured_from_the_first_pair_to_the_third_version() -> None:
-    figures = measure(Sizes(new_tokens=16, choices=4, pairs_alone=1, swaps=2))
+def test_the_loop_is_measured_from_the_first_pair_to_the_third_version(browser: Browser) -> None:
+    figures = measure(Sizes(new_tokens=16, choices=4, pairs_alone=1, swaps=2), browser)
     assert figures["round_states"][:2] == ["promoted", "promoted"]
     assert figures["round_pairs"] == 8
     assert figures["swaps"] == 2

@@ -115,6 +115,24 @@ def test_torch_makes_what_the_kernel_cannot_read(compiled: Kernels) -> None:
     assert (made - exact([odd, gaps], bias)).abs().max() < 0.1
 
 
+def test_few_rows_large_panels_and_mixed_types_are_left_to_torch(compiled: Kernels) -> None:
+    compiled_types = set(compiled.quick_types)
+    compiled.quick_types.add(torch.float32)
+    try:
+        a, b = some(torch.float32, 64, 8, seed=0), some(torch.float32, 8, 64, seed=1)
+        deep = torch.zeros(64, 1 << 15), torch.zeros(1 << 15, 8)
+        assert compiled.makes([(a, b)])
+        assert not compiled.makes([(a[:9], b)])
+        assert not compiled.makes([(a[:0], b)])
+        assert not compiled.makes([(a, b), deep])
+        assert not compiled.makes([(a, b.to(torch.bfloat16))])
+        with pytest.raises(RuntimeError, match="dtype"):
+            compiled.products([(a, b.to(torch.bfloat16))])
+    finally:
+        compiled.quick_types.clear()
+        compiled.quick_types.update(compiled_types)
+
+
 def test_types_of_the_kernel_are_those_of_the_processor(compiled: Kernels) -> None:
     parts = [(some(torch.float32, 64, 64, seed=0), some(torch.float32, 64, 64, seed=1))]
     both = compiled.products(parts), compiled.quick_products(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from trainer import quick_layers, scoring
+from trainer import fused, quick_layers, scoring
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import Row
 from trainer.config import TrainConfig
@@ -79,10 +80,12 @@ def logps_and_slopes(model: PreTrainedModel, config: TrainConfig = CONFIG) -> li
     return [logps.detach(), *slopes]
 
 
-def in_torch(monkeypatch: pytest.MonkeyPatch, model: PreTrainedModel) -> list[Tensor]:
+def in_torch(
+    monkeypatch: pytest.MonkeyPatch, model: PreTrainedModel, config: TrainConfig = CONFIG
+) -> list[Tensor]:
     with monkeypatch.context() as patched:
         patched.setattr(scoring, "kernels", lambda: None)
-        return logps_and_slopes(model)
+        return logps_and_slopes(model, config)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,6 +98,27 @@ def test_log_probs_and_gradients_are_those_of_the_layers_themselves(
     for got, plain, want in results:
         bound = max(1e-5 * want.norm(), 1.5 * (plain - want).norm())
         assert (got - want).norm() <= bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_of_some_layers_gets_its_gradients_in_its_own_type(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    some = replace(CONFIG, lora_targets=("v_proj", "up_proj"))
+    exact = in_torch(monkeypatch, made("llama", dtype).double(), some)
+    for got, want in zip(logps_and_slopes(made("llama", dtype), some), exact, strict=True):
+        assert got.dtype == torch.float32
+        assert (got - want).norm() < (1e-4 if dtype == torch.float32 else 0.2) * want.norm()
+
+
+def test_nothing_read_makes_nothing() -> None:
+    compiled = kernels()
+    if compiled is None:
+        pytest.skip("no C compiler here")
+    frozen = fused.Frozen(torch.ones(6, 4), None, 1.0)
+    none = torch.empty(0, 4), torch.empty(6, 0)
+    (made_of_none,) = fused.layers(torch.empty(2, 0, 4), [frozen], [none], compiled)
+    assert made_of_none.shape == (2, 0, 6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
