@@ -58,7 +58,7 @@ TINY = TrainConfig(
     lora_rank=4,
     lora_alpha=8,
     gate=GateConfig(
-        probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0, max_learnt_nll_rise_nats=10.0
+        probe_prompts=2, probe_new_tokens=8, max_nll_rise_nats=10.0, doubtful_nll_rise_nats=10.0
     ),
 )
 TINY_SIZES = Sizes(

@@ -196,7 +196,7 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
         ),
         "the same, from where on the parent writes too": (
             unlikely,
-            f"{bounds.max_learnt_nll_rise_nats} and chance",
+            f"{bounds.doubtful_nll_rise_nats} and chance",
         ),
         "base texts' drop, nats a token": (
             [drift for f in good for drift in f.drift_nats.values()],

@@ -34,9 +34,10 @@ class GateConfig:
             chosen responses ended; and, on a user's held-out pairs, than under the parent.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
             touched user's generated text may exceed that of the base model's own text.
-        max_learnt_nll_rise_nats: the same, over the texts of the same writer under the parent;
-            asked of whoever is as far above the base model's.
-        text_spread_nats: spread of either between sound texts, put down to chance.
+        doubtful_nll_rise_nats: whoever is so far above the base model's writes more, and under the
+            parent too.
+        max_round_nll_rise_nats: how much that of these texts may exceed the parent's.
+        text_spread_nats: spread of all three between sound texts, put down to chance.
         max_drift_nats: how much less likely per token the base model's own texts may be under
             any writer.
         min_length_ratio, max_length_ratio: bounds on mean generated length against base text.
@@ -55,7 +56,8 @@ class GateConfig:
     max_chosen_logp_drop_nats: float = 1.0
     max_end_logp_drop_nats: float = 2.0
     max_nll_rise_nats: float = 0.8
-    max_learnt_nll_rise_nats: float = 0.1
+    doubtful_nll_rise_nats: float = 0.1
+    max_round_nll_rise_nats: float = 0.05
     text_spread_nats: float = 0.35
     max_drift_nats: float = 1.0
     min_length_ratio: float = 0.15

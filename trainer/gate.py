@@ -31,9 +31,10 @@ The rules, for figures of the round (candidate) and of the version it started fr
    Likely: negative log-likelihood per token at most `max_nll_rise_nats` + 2·s·√(1/n + 1/m) above
    the base model's, with n and m texts and s = `text_spread_nats`, the spread between sound texts
    (not that of the texts at hand: garbage spreads widely and would excuse itself). Whose texts
-   are by `max_learnt_nll_rise_nats` and chance above the base model's writes more of them, as they
-   are and under the parent; what the round added is bounded by the same. Who has long been served a
-   rare style, by whatever means, may go on so; one round may not add much.
+   are by `doubtful_nll_rise_nats` and chance above the base model's writes more of them, as they
+   are and under the parent; the first may be by `max_round_nll_rise_nats` and chance above the
+   second. Who has long been served a rare style, by whatever means, may go on so; one round may not
+   add much.
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
    token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
@@ -161,7 +162,7 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
     if figures.base_texts is not None:
         for writer, texts in figures.texts.items():
             of_texts = _text_reasons(writer, texts, figures.base_texts, config)
-            reasons.extend(of_texts or _learnt_reasons(writer, figures, config))
+            reasons.extend(of_texts or _round_reasons(writer, figures, config))
         for writer, drift in figures.drift_nats.items():
             if not drift <= config.max_drift_nats:
                 reasons.append(
@@ -172,14 +173,15 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
 
 
 def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
-    """Writers whose texts nothing speaks against, unless it is the round that made them so."""
+    """Writers of unlikely texts that nothing else speaks against: were they so before the round?"""
     base = figures.base_texts
     return tuple(
         writer
         for writer, texts in figures.texts.items()
         if base is not None
         and not _text_reasons(writer, texts, base, config)
-        and _learnt_reasons(writer, figures, config)
+        and texts.nll_nats - base.nll_nats
+        > config.doubtful_nll_rise_nats + _chance((texts, base), config)
     )
 
 
@@ -336,14 +338,14 @@ def _text_reasons(
     return reasons
 
 
-def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
-    """Texts under the base model, against the parent's; where none are known, the base model's."""
-    if figures.base_texts is None:
+def _round_reasons(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
+    """The texts of one who was in doubt, against those before the round."""
+    before = figures.parent_texts.get(writer)
+    if before is None:
         return []
-    own = _together(figures.texts[writer], figures.more_texts.get(writer))
-    before = figures.parent_texts.get(writer, figures.base_texts)
+    own = _together(figures.texts[writer], figures.more_texts[writer])
     rise = own.nll_nats - before.nll_nats
-    allowed = config.max_learnt_nll_rise_nats + _chance((own, before), config)
+    allowed = config.max_round_nll_rise_nats + _chance((own, before), config)
     if rise <= allowed:
         return []
     return [
@@ -352,10 +354,8 @@ def _learnt_reasons(writer: str, figures: GateFigures, config: GateConfig) -> li
     ]
 
 
-def _together(texts: TextFigures, more: TextFigures | None) -> TextFigures:
+def _together(texts: TextFigures, more: TextFigures) -> TextFigures:
     """With the likelihood of both; what else there is to see was seen of `texts`."""
-    if more is None:
-        return texts
     tokens, others = texts.mean_tokens * texts.texts, more.mean_tokens * more.texts
     nll = (texts.nll_nats * tokens + more.nll_nats * others) / (tokens + others)
     return replace(texts, nll_nats=nll, texts=texts.texts + more.texts)

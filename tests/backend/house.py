@@ -36,7 +36,7 @@ CONFIG = TrainConfig(
         probe_users=1,
         probe_new_tokens=8,
         max_nll_rise_nats=100.0,
-        max_learnt_nll_rise_nats=100.0,
+        doubtful_nll_rise_nats=100.0,
         max_drift_nats=100.0,
         max_own_over_unlearnt_nats=100.0,  # one pass over four pairs of noise proves nobody right
     ),

@@ -156,7 +156,7 @@ LENIENT = replace(
     gate=replace(
         CONFIG.gate,
         max_nll_rise_nats=1e3,
-        max_learnt_nll_rise_nats=1e3,
+        doubtful_nll_rise_nats=1e3,
         max_drift_nats=1e3,
         max_chosen_logp_drop_nats=1e3,
         max_end_logp_drop_nats=1e3,

@@ -30,7 +30,7 @@ CONFIG = TrainConfig(
         probe_prompts=2,
         probe_new_tokens=12,
         max_nll_rise_nats=10.0,
-        max_learnt_nll_rise_nats=10.0,
+        doubtful_nll_rise_nats=10.0,
         max_drift_nats=3.0,
     ),
 )

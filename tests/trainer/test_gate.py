@@ -234,39 +234,35 @@ def test_chosen_responses_must_stay_probable(change: float, passes: bool) -> Non
 )
 def test_texts_must_be_likely_under_the_base_model(nll: float, passes: bool) -> None:
     # allowed rise: 0.8 + 2 · 0.35 · √(1/6 + 1/6) = 1.204
-    as_before = replace(BASE_TEXTS, nll_nats=nll)
-    reasons = judge(replace(with_text(nll_nats=nll), parent_texts={"user 3": as_before}), BOUNDS)
+    reasons = judge(with_text(nll_nats=nll), BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("user 3: generated texts are unlike language")
 
 
-@pytest.mark.parametrize(("nll", "passes"), [(1.50, True), (1.51, False), (0.2, True)])
-def test_a_round_may_not_make_texts_much_less_likely(nll: float, passes: bool) -> None:
+@pytest.mark.parametrize(("nll", "doubtful"), [(1.50, False), (1.51, True), (0.2, False)])
+def test_unlikely_texts_bring_doubt(nll: float, doubtful: bool) -> None:
     # allowed rise: 0.1 + 2 · 0.35 · √(1/6 + 1/6) = 0.504
-    figures = with_text(nll_nats=nll)
-    reasons = judge(figures, BOUNDS)
-    assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")
-    assert in_doubt(figures, BOUNDS) == (() if passes else ("user 3",))
+    assert in_doubt(with_text(nll_nats=nll), BOUNDS) == (("user 3",) if doubtful else ())
 
 
-@pytest.mark.parametrize(("before", "passes"), [(1.31, True), (1.29, False), (math.nan, False)])
-def test_what_was_rarer_than_the_base_model_before_may_stay_so(before: float, passes: bool) -> None:
+@pytest.mark.parametrize(
+    ("before", "more", "passes"),
+    [
+        (1.46, 1.7, True),  # 6 texts at 1.8 and 12 at 1.7 are 1.733; allowed: 0.05 + 0.7 · √(2/18)
+        (1.44, 1.7, False),
+        (1.44, 1.6, True),
+        (math.nan, 1.7, False),
+        (1.46, math.nan, False),
+    ],
+)
+def test_a_round_may_not_make_texts_much_less_likely_than_they_were(
+    before: float, more: float, passes: bool
+) -> None:
     figures = replace(
-        HEALTHY,
-        texts={"user 3": replace(BASE_TEXTS, nll_nats=1.8)},
-        parent_texts={"user 3": replace(BASE_TEXTS, nll_nats=before)},
+        with_text(nll_nats=1.8),
+        more_texts={"user 3": replace(BASE_TEXTS, nll_nats=more, texts=12)},
+        parent_texts={"user 3": replace(BASE_TEXTS, nll_nats=before, texts=18)},
     )
-    reasons = judge(figures, BOUNDS)
-    assert (reasons == ()) is passes
-    assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")
-
-
-@pytest.mark.parametrize(("nll", "passes"), [(1.34, True), (1.36, False), (math.nan, False)])
-def test_more_texts_make_the_mean_surer(nll: float, passes: bool) -> None:
-    # 6 texts of 40 tokens at 1.6 and 12 at `nll`; allowed: 0.1 + 2 · 0.35 · √(1/18 + 1/6) = 0.430
-    more = replace(BASE_TEXTS, nll_nats=nll, texts=12)
-    figures = replace(with_text(nll_nats=1.6), more_texts={"user 3": more})
     reasons = judge(figures, BOUNDS)
     assert (reasons == ()) is passes
     assert passes or reasons[0].startswith("user 3: the round makes generated texts unlike")

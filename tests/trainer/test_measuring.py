@@ -215,7 +215,7 @@ def test_one_of_those_who_did_not_take_part_writes_too_another_in_each_round(
         assert len(samples) == 5
 
 
-DOUBTING = replace(CONFIG, gate=replace(CONFIG.gate, max_learnt_nll_rise_nats=-99.0))
+DOUBTING = replace(CONFIG, gate=replace(CONFIG.gate, doubtful_nll_rise_nats=-99.0))
 
 
 def test_whoever_is_in_doubt_writes_more_and_as_under_the_parent(base, tokenizer) -> None:
