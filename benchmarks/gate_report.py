@@ -15,7 +15,15 @@ from benchmarks.gate_damage import CLASSES
 from benchmarks.gate_yardstick import BOUNDS
 from benchmarks.sections import put_between
 from trainer.config import GateConfig
-from trainer.gate import GateFigures, HeldOutPair, RoundPair, TextFigures, end_changes, judge
+from trainer.gate import (
+    GateFigures,
+    HeldOutPair,
+    RoundPair,
+    TextFigures,
+    chance_nats,
+    end_changes,
+    judge,
+)
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "gate.json"
@@ -177,7 +185,7 @@ def _margins(good: Sequence[GateFigures], bounds: GateConfig) -> list[str]:
     risen = [r for some in pairs for r in _by_user((p.user_id, p.over_parent_nats) for p in some)]
     learnt_ends = [end_changes(some) for some in pairs]
     unlikely = [t.nll_nats - base.nll_nats for base, t in texts]
-    chance = 2 * bounds.text_spread_nats * math.sqrt(2 / bounds.probe_prompts)
+    chance = chance_nats(bounds.probe_prompts, bounds.probe_prompts, bounds)
     farthest: dict[str, tuple[Sequence[float], float | str]] = {
         "own vector over none, nats": (own, bounds.max_own_over_unlearnt_nats),
         "own vector over the parent's, nats": (risen, bounds.max_own_over_parent_nats),

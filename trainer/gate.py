@@ -181,7 +181,7 @@ def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
         if base is not None
         and not _text_reasons(writer, texts, base, config)
         and texts.nll_nats - base.nll_nats
-        > config.doubtful_nll_rise_nats + _chance((texts, base), config)
+        > config.doubtful_nll_rise_nats + _chance(texts, base, config)
     )
 
 
@@ -322,7 +322,7 @@ def _text_reasons(
     if texts.empty > base.empty:
         reasons.append(f"{who}: {texts.empty} of the generated texts are empty")
     rise = texts.nll_nats - base.nll_nats
-    if not rise <= config.max_nll_rise_nats + _chance((texts, base), config):
+    if not rise <= config.max_nll_rise_nats + _chance(texts, base, config):
         reasons.append(
             f"{who}: generated texts are unlike language, {texts.nll_nats:.2f} nats per token "
             f"under the base model against {base.nll_nats:.2f} for its own"
@@ -345,7 +345,7 @@ def _round_reasons(writer: str, figures: GateFigures, config: GateConfig) -> lis
         return []
     own = _together(figures.texts[writer], figures.more_texts[writer])
     rise = own.nll_nats - before.nll_nats
-    allowed = config.max_round_nll_rise_nats + _chance((own, before), config)
+    allowed = config.max_round_nll_rise_nats + _chance(own, before, config)
     if rise <= allowed:
         return []
     return [
@@ -361,9 +361,13 @@ def _together(texts: TextFigures, more: TextFigures) -> TextFigures:
     return replace(texts, nll_nats=nll, texts=texts.texts + more.texts)
 
 
-def _chance(read: Sequence[TextFigures], config: GateConfig) -> float:
-    """Twice the spread of what is put together of these texts' means, nats per token."""
-    return 2 * config.text_spread_nats * math.sqrt(sum(1 / some.texts for some in read))
+def _chance(one: TextFigures, other: TextFigures, config: GateConfig) -> float:
+    return chance_nats(one.texts, other.texts, config)
+
+
+def chance_nats(texts: int, others: int, config: GateConfig) -> float:
+    """Twice the spread of the difference between means of so many texts, nats per token."""
+    return 2 * config.text_spread_nats * math.sqrt(1 / texts + 1 / others)
 
 
 def _allowed_rise(rises: Sequence[float], config: GateConfig) -> float:

@@ -126,14 +126,14 @@ def measure(
         texts=_by_name(written),
         drift_nats={writer_name(user): nats for user, nats in drift.items()},
     )
-    doubtful = _doubtful(figures, writers, config.gate)
-    parent = examination.parent
-    more = probing.written({u: vectors[u] for u in doubtful}, seed + _ANOTHER, times=_MORE)
-    with adapter.holding(parent.adapter):
-        before = probing.written(
-            {u: parent.users.prefix(u) for u in doubtful}, seed, times=1 + _MORE
-        )
-    figures = replace(figures, more_texts=_by_name(more), parent_texts=_by_name(before))
+    if doubtful := _doubtful(figures, writers, config.gate):
+        parent = examination.parent
+        more = probing.written({u: vectors[u] for u in doubtful}, seed + _ANOTHER, times=_MORE)
+        with adapter.holding(parent.adapter):
+            before = probing.written(
+                {u: parent.users.prefix(u) for u in doubtful}, seed, times=1 + _MORE
+            )
+        figures = replace(figures, more_texts=_by_name(more), parent_texts=_by_name(before))
     prompts = examination.prompts
     kept = samples("base", None, prompts, base_own)
     for user, texts in written.items():

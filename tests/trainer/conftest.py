@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dev.random_model import random_model
 from trainer.config import GateConfig, TrainConfig
+from trainer.kernels import Kernels, kernels
 from trainer.language_model import LanguageModel
 from trainer.round import write_initial
 from trainer.types import Message, PreferencePair, ResponseTokens, RoundRequest
@@ -34,6 +35,14 @@ CONFIG = TrainConfig(
         max_drift_nats=3.0,
     ),
 )
+
+
+@pytest.fixture
+def compiled() -> Kernels:
+    made = kernels()
+    if made is None:
+        pytest.skip("no C compiler here")
+    return made
 
 
 @pytest.fixture(scope="session")
