@@ -1,10 +1,12 @@
 """Which traits of texts a user's choices clearly lean to: what may be said of a taste model.
 
-Two conditions, both of the weights' normal posterior. The weight has that sign with a probability
-of at least 0.9; and it lies farther from 0 than the weights of somebody who chooses at random do.
-Without the second, four of eighteen traits would be named to a person who clicks at random through
-forty pairs. A weight's variance over such a person's choices is the diagonal of C − C Λ C, with the
-posterior's covariance C and the weights' precisions Λ (what choices put into a ridge estimate).
+Of the traits that have a name, as if there were no others: word counts that move with one of them
+would take a part of its weight. Two conditions, both of the weights' normal posterior. The weight
+has that sign with a probability of at least 0.9; and it lies farther from 0 than the weights of
+somebody who chooses at random do. Without the second, four of eighteen traits would be named to a
+person who clicks at random through forty pairs. A weight's variance over such a person's choices is
+the diagonal of C − C Λ C, with the posterior's covariance C and the weights' precisions Λ (what
+choices put into a ridge estimate).
 
 Pure but for `LeaningReader`. Knows nothing of pages.
 """
@@ -20,7 +22,7 @@ from datetime import datetime
 import numpy as np
 
 from backend.taste_model import TasteModel
-from backend.traits import NAMES
+from backend.traits import TOLD
 from backend.user_tastes import taste_of
 from db.queries.history import newest_choice
 from db.session import Database
@@ -68,7 +70,7 @@ class Leanings:
 
 
 def leanings_of(taste: TasteModel) -> Leanings:
-    """The traits that may be named."""
+    """The traits that may be named, of a taste model of `TOLD` alone."""
     if taste.choices < FEWEST:
         return Leanings(taste.choices, ())
     doubt = np.sqrt(np.diag(taste.covariance))
@@ -77,7 +79,7 @@ def leanings_of(taste: TasteModel) -> Leanings:
     bound = _BEYOND_CHANCE * np.sqrt(np.maximum(by_chance, 0.0))
     found = [
         Leaning(name, bool(weight > 0), math.exp(abs(weight)), certainty)
-        for name, weight, spread, least in zip(NAMES, taste.weights, doubt, bound, strict=True)
+        for name, weight, spread, least in zip(TOLD, taste.weights, doubt, bound, strict=True)
         if (certainty := _normal(abs(weight) / spread)) >= SURE and abs(weight) > least
     ]
     found.sort(key=lambda leaning: -leaning.strength)
@@ -100,7 +102,7 @@ class LeaningReader:
                 known = self._known.get(user_id)
             if known is not None and known[0] == newest:
                 return known[1]
-            leanings = leanings_of(taste_of(session, user_id))
+            leanings = leanings_of(taste_of(session, user_id, traits=len(TOLD)))
         with self._lock:
             self._known[user_id] = newest, leanings
             self._known.move_to_end(user_id)

@@ -96,7 +96,7 @@ class Settings(BaseModel):
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
     prefetch: int = Field(2, ge=0, le=8, description="Comparisons kept ready per active user.")
     max_batch: int = Field(
-        24,
+        32,
         ge=2,
         le=256,
         description="Responses generated at once that somebody waits for, and as many beside them "
@@ -122,9 +122,9 @@ class Settings(BaseModel):
         "and 0.6 with the styled user model, which learns from them.",
     )
     drafts: int = Field(
-        20,
+        28,
         ge=1,
-        le=32,
+        le=64,
         description="Personal responses that are compared with others are the best of so many, by "
         "what the user's choices say, where nobody watches them being written; 1 turns that off.",
     )

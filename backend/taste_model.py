@@ -3,15 +3,15 @@
 A choice of y⁺ over y⁻ is taken as drawn from a logistic model of the difference of their traits
 (Bradley-Terry, as in a reward model),
 
-    P(y⁺ ≻ y⁻) = σ(w · (t(y⁺) − t(y⁻))),        wⱼ ~ Cauchy(0, s) before any choice.
+    P(y⁺ ≻ y⁻) = σ(w · (t(y⁺) − t(y⁻))),        wⱼ ~ Cauchy(0, sⱼ) before any choice.
 
 People care about a few traits and not about the others, which a Cauchy prior says (Gelman et al.,
 2008, arXiv 0901.4011): most weights are small, some are not. As a normal prior whose precision is
-itself unknown, wⱼ ~ N(0, 1/λⱼ) with λⱼ ~ Gamma(½, s²/2), it is fitted by variational Bayes
+itself unknown, wⱼ ~ N(0, 1/λⱼ) with λⱼ ~ Gamma(½, sⱼ²/2), it is fitted by variational Bayes
 (Bishop, 2006, 10.3 and 10.5; Laplace's approximation of the choices' likelihood): in turn w's
-normal posterior given the λⱼ, and E[λⱼ] = 1 / (½s² + ½E[wⱼ²]) from it. Every choice speaks of every
-trait, whatever styles or vectors made its responses, so twenty of them already tell most opposed
-tastes apart. What no trait names, P-DPO has to learn.
+normal posterior given the λⱼ, and E[λⱼ] = 1 / (½sⱼ² + ½E[wⱼ²]) from it.Every choice
+speaks of every trait, whatever styles or vectors made its responses, so twenty of them already tell
+most opposed tastes apart. What no trait holds, P-DPO has to learn.
 
 Pure. Knows nothing of databases, styles and engines.
 """
@@ -25,9 +25,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.traits import COUNT, Vector, traits_of
+from backend.traits import COUNT, TOLD, Vector, traits_of
 
-_SCALE = 0.45  # s, nats per unit of a trait
+# s, nats per unit of a trait: any one of the many word counts is less likely to matter.
+_SCALE_TOLD, _SCALE_COUNTED = 0.45, 0.2
+_SCALES = np.where(np.arange(COUNT) < len(TOLD), _SCALE_TOLD, _SCALE_COUNTED)
 _STEPS = 200  # each one of Newton's method, and new precisions; 20 to 60 are usual
 _CLOSE = 1e-5  # nats
 
@@ -67,20 +69,26 @@ class TasteModel:
         return own.multivariate_normal(self.weights, self.covariance, size=count, method="cholesky")
 
 
-_AT_FIRST = np.full(COUNT, 1 / _SCALE**2)
-STRANGER = TasteModel(np.zeros(COUNT), np.diag(1 / _AT_FIRST), _AT_FIRST, 0)
+STRANGER = TasteModel(np.zeros(COUNT), np.diag(_SCALES**2), _SCALES**-2.0, 0)
 
 
-def taste_from(choices: Sequence[tuple[str, str]]) -> TasteModel:
-    """The taste behind some choices, each as (preferred text, text passed over)."""
+def taste_from(choices: Sequence[tuple[str, str]], *, traits: int = COUNT) -> TasteModel:
+    """The taste behind some choices, each as (preferred text, text passed over).
+
+    Args:
+        traits: only so many of them, the first ones, as if there were no others; a stranger's
+            has all.
+    """
     if not choices:
         return STRANGER
-    return fitted(np.stack([traits_of(mine) - traits_of(other) for mine, other in choices]))
+    differences = np.stack([traits_of(mine) - traits_of(other) for mine, other in choices])
+    return fitted(differences[:, :traits])
 
 
 def fitted(differences: Vector) -> TasteModel:
     """The taste of somebody who chose the former of two texts that differ so, (N, T), N ≥ 1."""
-    weights, precision = STRANGER.weights, STRANGER.precision
+    scales = _SCALES[: differences.shape[1]]
+    weights, precision = np.zeros(len(scales)), scales**-2.0
     for _ in range(_STEPS):
         chances = 1 / (1 + np.exp(-differences @ weights))
         slope = differences.T @ (1 - chances) - precision * weights
@@ -89,7 +97,7 @@ def fitted(differences: Vector) -> TasteModel:
         weights = weights + step
         if np.abs(step).max() < _CLOSE:
             break
-        precision = 2 / (_SCALE**2 + weights**2 + np.diag(np.linalg.inv(curvature)))
+        precision = 2 / (scales**2 + weights**2 + np.diag(np.linalg.inv(curvature)))
     chances = 1 / (1 + np.exp(-differences @ weights))
     covariance = np.linalg.inv(_curvature(differences, chances, precision))
     return TasteModel(weights, (covariance + covariance.T) / 2, precision, len(differences))

@@ -1,10 +1,12 @@
 """What can be read off a text without a model: length, words, sentences, address, layout.
 
-A dozen and a half numbers of the kind that stylometry counts, the same for everybody and for every
-base model. A user's choices say which of them that user cares about (`backend/taste_model.py`).
-Each is made comparable: centred on what a base model's responses have, in units of how far two
-responses to one prompt lie apart, cut off at three units. Constants and what each style does to
-each trait are in `data/traits.json` (`python -m benchmarks.style_traits` makes it).
+Numbers of the kind that stylometry counts, the same for everybody and for every base model: a dozen
+and a half that have a name, so that people can be told of them, and plain counts of words besides
+(`backend/word_counts.py`). A user's choices say which of them that user cares about
+(`backend/taste_model.py`). Each is made comparable: centred on what a base model's responses have,
+in units of how far two responses to one prompt lie apart, cut off at three units. Constants and
+what each style does to each trait are in `data/traits.json`, which
+`python -m benchmarks.style_traits` makes.
 
 Pure. Knows nothing of users, choices and models.
 """
@@ -22,6 +24,8 @@ from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
+
+from backend.word_counts import WORD_COUNTS
 
 Vector = NDArray[np.float64]
 
@@ -63,11 +67,11 @@ class Reading:
         self.count = max(1, len(found))
         self.sentences = max(1, len(_SENTENCE_END.findall(text)))
         self.capitals = sum(word[0].isupper() for word in found)
-        self._counts = Counter(self.words)
+        self.counts = Counter(self.words)
 
     def share(self, words: frozenset[str]) -> float:
         """Which part of the words these are; its root, so that a few tell from none."""
-        return math.sqrt(sum(self._counts[word] for word in words) / self.count)
+        return math.sqrt(sum(self.counts[word] for word in words) / self.count)
 
     def marks(self, characters: str) -> float:
         """How often these characters stand, per word; the root likewise."""
@@ -94,7 +98,8 @@ _MEASURES: Mapping[str, Callable[[Reading], float]] = {
     "paragraphs": lambda r: math.log1p(r.text.count("\n\n")),
     "capitals": lambda r: math.sqrt(r.capitals / r.count),
 }
-NAMES = tuple(_MEASURES)
+TOLD = tuple(_MEASURES)  # the traits that people are told of; they come first
+NAMES = (*TOLD, *WORD_COUNTS)
 COUNT = len(NAMES)
 
 
@@ -130,7 +135,8 @@ def _in_order(by_name: Mapping[str, float]) -> Vector:
 def measured(text: str) -> Vector:
     """Every trait in its own numbers, (T,)."""
     reading = Reading(text)
-    return np.array([measure(reading) for measure in _MEASURES.values()])
+    named = [measure(reading) for measure in _MEASURES.values()]
+    return np.array([*named, *(count(reading.counts) for count in WORD_COUNTS.values())])
 
 
 @lru_cache(maxsize=4096)

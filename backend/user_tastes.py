@@ -12,19 +12,23 @@ from sqlalchemy.orm import Session
 
 from backend.styles import Style, style_shares
 from backend.taste_model import TasteModel, taste_from
+from backend.traits import COUNT
 from db.queries import comparisons as queries
 from db.queries import rounds as round_queries
 from trainer.types import StyleShares
 
 
-def taste_of(session: Session, user_id: int, *, before: int | None = None) -> TasteModel:
+def taste_of(
+    session: Session, user_id: int, *, before: int | None = None, traits: int = COUNT
+) -> TasteModel:
     """From this user's newest standing choices with a preference.
 
     Args:
         before: only choices made before this one (of any user).
+        traits: only so many of them, the first ones.
     """
     earlier = () if before is None else (queries.made_before(before),)
-    return taste_from(queries.judged_texts(session, user_id, *earlier))
+    return taste_from(queries.judged_texts(session, user_id, *earlier), traits=traits)
 
 
 def shares_for_round(

@@ -88,7 +88,6 @@ SIZES = {
 # Recipes are searched on other personas and other prompts than those reported.
 TUNING_RULES = ("short sentences", "long sentences", "first person", "impersonal")
 _PER_ROUND = 5
-_DRAFTS = 20  # as the app has it
 _TITLES = {
     "plain": "Plain: four personas, 20 choices each",
     "individual": "Individual: a vector of one's own and an adapter that all share",
@@ -149,7 +148,7 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
         shared=0.0 if config.user_model == "styled" else 0.4,
         varied=1.0,
         own_adapters=size.own_adapters,
-        drafts=_DRAFTS,
+        drafts=settings.drafts,  # as the app has it
         rounds_of_others=size.rounds_of_others,
         seed=seed,
     )

@@ -2,8 +2,8 @@
 
 The base model answers prompts that are kept for tuning, under e₀ and under each style's direction.
 From its texts come a trait's centre (answers without a style), its unit (how far answers to one
-prompt lie apart, the odd hundredth at either end drawn in) and every style's mean. Minutes on a
-GPU, an hour on two cores.
+prompt lie apart, the odd hundredth at either end drawn in) and every style's mean. Ten minutes on a
+core with bfloat16.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainer.prompting import PromptFormat
 from trainer.user_models import initial_users
 
 _TARGET = Path(__file__).parents[1] / "backend" / "data" / "traits.json"
-_HELD_OUT, _PROMPTS, _TIMES = 24, 100, 2
+_HELD_OUT, _PROMPTS, _TIMES = 24, 100, 4
 _NEW_TOKENS, _SEED = 96, 1000
 _ODD = 0.01
 _LEAST_UNIT = 1e-3
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=_TARGET)
     options = parser.parse_args()
     texts = written()
-    options.out.write_text(json.dumps(table(texts), indent=1) + "\n", "utf-8")
+    options.out.write_text(as_json(table(texts)), "utf-8")
     sys.stdout.write(f"{sum(map(len, texts.values()))} texts, {options.out}\n")
 
 
@@ -77,6 +77,15 @@ def table(texts: Mapping[str, Sequence[str]]) -> dict[str, object]:
             for style, some in traits.items()
         },
     }
+
+
+def as_json(found: Mapping[str, object]) -> str:
+    """A line each for centre, unit and every style: hundreds of numbers that nobody reads alone."""
+    styles = found["styles"]
+    assert isinstance(styles, Mapping)
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(has)}" for name, has in styles.items())
+    centre, unit = json.dumps(found["centre"]), json.dumps(found["unit"])
+    return f'{{\n "centre": {centre},\n "unit": {unit},\n "styles": {{\n{lines}\n }}\n}}\n'
 
 
 def _unit(of_styles: Sequence[Vector]) -> Vector:

@@ -10,7 +10,7 @@ import pytest
 
 from backend.leanings import Leaning, LeaningReader, Leanings, leanings_of
 from backend.taste_model import STRANGER, TasteModel, taste_from
-from backend.traits import COUNT, NAMES
+from backend.traits import TOLD
 from db.models import Response
 from db.session import Database
 from tests.backend.judged import Judged
@@ -36,8 +36,8 @@ def texts(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 def model(weights: dict[str, float], variance: float, choices: int = 40) -> TasteModel:
     """A posterior with these means, one variance for all and precisions of 1."""
-    means = np.array([weights.get(name, 0.0) for name in NAMES])
-    return TasteModel(means, variance * np.eye(COUNT), np.ones(COUNT), choices)
+    means = np.array([weights.get(name, 0.0) for name in TOLD])
+    return TasteModel(means, variance * np.eye(len(TOLD)), np.ones(len(TOLD)), choices)
 
 
 def test_direction_strength_and_certainty_by_hand() -> None:
@@ -63,8 +63,8 @@ def test_what_few_choices_say_must_be_sure_too() -> None:
 
 
 def test_five_at_most_the_strongest_first() -> None:
-    found = leanings_of(model({name: 1 + n / 10 for n, name in enumerate(NAMES[:7])}, 0.01))
-    assert [one.trait for one in found.clear] == list(NAMES[6:1:-1])
+    found = leanings_of(model({name: 1 + n / 10 for n, name in enumerate(TOLD[:7])}, 0.01))
+    assert [one.trait for one in found.clear] == list(TOLD[6:1:-1])
 
 
 def test_too_few_choices_say_nothing() -> None:
@@ -76,12 +76,12 @@ def test_too_few_choices_say_nothing() -> None:
 def test_a_rule_is_named_and_a_choice_at_random_seldom() -> None:
     rng = random.Random(7)
     by_rule = texts(rng, 40)
-    clear = leanings_of(taste_from(by_rule)).clear
+    clear = leanings_of(taste_from(by_rule, traits=len(TOLD))).clear
     assert (clear[0].trait, clear[0].more) == ("length", False)
     named = 0
     for _ in range(60):
         at_random = [(a, b) if rng.random() < 0.5 else (b, a) for a, b in by_rule]
-        named += leanings_of(taste_from(at_random)).clear != ()
+        named += leanings_of(taste_from(at_random, traits=len(TOLD))).clear != ()
     assert named <= 12  # by certainty alone it would be nearly all of them
 
 

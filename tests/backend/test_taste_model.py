@@ -11,7 +11,7 @@ import pytest
 from backend import taste_model
 from backend.persona_rules import RULES
 from backend.taste_model import STRANGER, TasteModel, taste_from
-from backend.traits import COUNT, NAMES, Vector, traits_of
+from backend.traits import COUNT, NAMES, TOLD, Vector, traits_of
 
 SHORT = "The air scatters blue light."
 LONG = (
@@ -34,11 +34,12 @@ PHRASES = (
 )
 
 
-def test_a_stranger_expects_nothing_and_is_uncertain_of_every_trait_alike() -> None:
+def test_a_stranger_expects_nothing_and_is_uncertain_of_what_has_a_name_alike() -> None:
     assert taste_from([]) is STRANGER
     assert (STRANGER.log_odds(SHORT, LONG), STRANGER.utility(LONG)) == (0.0, 0.0)
     assert STRANGER.choices == 0
-    assert np.array_equal(STRANGER.covariance, STRANGER.covariance[0, 0] * np.eye(COUNT))
+    named, counted = [0.45**2] * len(TOLD), [0.2**2] * (COUNT - len(TOLD))
+    assert np.allclose(STRANGER.covariance, np.diag(named + counted))
 
 
 def _one_trait(text: str) -> Vector:
@@ -60,12 +61,12 @@ def test_the_posterior_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
         assert precision == pytest.approx(2 / (scale**2 + w**2 + variance), rel=1e-3)
         # Of what was never compared nothing is known but the prior.
         assert not taste.weights[1:].any()
-        assert np.allclose(taste.covariance[1:, 1:], scale**2 * np.eye(COUNT - 1), rtol=1e-3)
+        assert np.allclose(taste.covariance[1:, 1:], STRANGER.covariance[1:, 1:], rtol=1e-3)
         assert taste.choices == n
 
 
 def test_a_weight_that_explains_much_is_pulled_less_than_those_that_explain_little() -> None:
-    """Few traits matter to somebody: 20 choices by one of eighteen, random in all others."""
+    """Few traits matter to somebody: 20 choices by one of many, random in all others."""
     draws = np.random.default_rng(0)
     differences = draws.normal(size=(20, COUNT))
     taste = taste_model.fitted(differences * np.sign(differences[:, :1]))

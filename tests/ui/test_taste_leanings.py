@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.leanings import FEWEST, Leaning, Leanings
-from backend.traits import NAMES as TRAITS
+from backend.traits import TOLD
 from ui import taste_leanings
 from ui.language import Languages, english
 
@@ -15,14 +15,14 @@ SPOKEN_TO = Leaning("second person", more=True, strength=2.0, certainty=0.95)
 
 
 def test_every_trait_has_a_name_in_both_directions() -> None:
-    assert set(taste_leanings.NAMES) == set(TRAITS)
+    assert set(taste_leanings.NAMES) == set(TOLD)
     for language in Languages().offered:
         said = {
             taste_leanings.name_of(Leaning(trait, more, 2.0, 0.99), language)
-            for trait in TRAITS
+            for trait in TOLD
             for more in (True, False)
         }
-        assert len(said) == 2 * len(TRAITS), language.code
+        assert len(said) == 2 * len(TOLD), language.code
 
 
 def test_leanings_stand_in_their_order_with_what_they_rest_on() -> None:
