@@ -22,6 +22,7 @@ from trainer.batching import PairRows, passes
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
+from trainer.references import own_references
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
@@ -80,11 +81,13 @@ def train(
     started = time.perf_counter()
     learning = sorted({rows.pair.user_id for rows in pairs})
     with in_place(base, arm, config, learning, shares) as (adapter, users):
+        own = own_references(base, adapter, users, [pairs], references=references, config=config)
         learner = Learner(
             base.model,
             adapter.parameters,
             users=users,
             references=references,
+            own_references=own,
             config=config,
             state=arm.optimizer,
         )

@@ -46,6 +46,9 @@ class ClusterUserModel:
         """w_u = 0 again."""
         self._own.reset(user_id)
 
+    def reference(self, user_id: int) -> None:
+        """π_ref is the base model."""
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`clusters`: V (K, P, H)."""
         return {"clusters": self._clusters}

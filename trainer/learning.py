@@ -65,6 +65,7 @@ class Learner:
         model: the base model with the adapter attached.
         adapter: the adapter's parameters by checkpoint name.
         references: response_id → summed log π_ref, nats, of every response in the pairs.
+        own_references: the same for users' own terms (`trainer.references`); None: no different.
         state: what `state` gave after the round before; parameters it does not know start afresh.
     """
 
@@ -77,11 +78,13 @@ class Learner:
         references: Mapping[int, float],
         config: TrainConfig,
         state: Mapping[str, Tensor],
+        own_references: Mapping[int, float] | None = None,
     ) -> None:
         self._model = model
         self._adapter = list(adapter.values())
         self._users = users
         self._references = references
+        self._own_references = references if own_references is None else own_references
         self._config = config
         common, own = users.shared_parameters(), users.own_parameters()
         self._vectors = [*common.values(), *own.values()]
@@ -179,7 +182,7 @@ class Learner:
         ).view(2, -1)
         policy, device = PairLogps(logps[0], logps[1]), logps.device
         pairs = [term.pair for term in terms]
-        reference = reference_logps(pairs, self._references, device)
+        reference = self._reference(terms, device)
         tokens = pair_tokens(pairs, device)
         config = self._config
         nll = [config.nll_weight_of_generic if t.user is None else config.nll_weight for t in terms]
@@ -188,6 +191,13 @@ class Learner:
         torch.autograd.backward(losses.sum() / batch_pairs)
         change = (policy.chosen - reference.chosen) / tokens.chosen
         return _Computed(terms, losses.detach(), h.detach(), change.detach())
+
+    def _reference(self, terms: Sequence[Term], device: torch.device) -> PairLogps:
+        known = [self._references if t.user is None else self._own_references for t in terms]
+        pairs = [term.pair.pair for term in terms]
+        chosen = [of[p.chosen.response_id] for of, p in zip(known, pairs, strict=True)]
+        rejected = [of[p.rejected.response_id] for of, p in zip(known, pairs, strict=True)]
+        return PairLogps(to_device(chosen, device), to_device(rejected, device))
 
 
 def terms_of(

@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer import artifacts
 from trainer.adapter import AttachedAdapter, adapter_config_json, attached, initial_adapter
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
-from trainer.batching import PairRows, Row, pair_rows, passes
+from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
 from trainer.gate import judge, named_figures
 from trainer.language_model import LanguageModel
@@ -32,12 +32,12 @@ from trainer.own_pairs import OwnPairs, examined, read_own_pairs
 from trainer.probes import BaseTexts
 from trainer.prompting import PromptFormat
 from trainer.readings import PairReading, own_readings
-from trainer.scoring import check_head, response_logps
+from trainer.references import base_references, own_references
+from trainer.scoring import check_head
 from trainer.types import (
     GateReport,
     Phase,
     Progress,
-    ResponseTokens,
     RoundFailed,
     RoundRequest,
     RoundResult,
@@ -45,8 +45,6 @@ from trainer.types import (
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 Report = Callable[[Progress], None]
-
-_REFERENCE_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,7 @@ class _Work:
 
     Attributes:
         references: response_id → summed log π_ref, nats, of every response in the pairs.
+        own_references: the same as users' own terms have it, of those held out too.
     """
 
     base: LanguageModel
@@ -76,6 +75,7 @@ class _Work:
     pairs: Sequence[PairRows]
     held_out: Sequence[PairRows]
     references: Mapping[int, float]
+    own_references: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +148,14 @@ def run_round(
     artifacts.sweep_partials(output.parent)
     parent = _read_parent(base, request)
     pairs, held_out = _rows(base, request)
-    references, fresh = _references(base, pairs, held_out, request.config, report)
+    references, fresh = base_references(base, pairs, held_out, request.config, report)
     users, users_before = (_users(base, request, parent) for _ in range(2))
     with _adapter(base, request, parent) as adapter:
+        own = own_references(
+            base, adapter, users, (pairs, held_out), references=references, config=request.config
+        )
         work = _Work(
-            base, adapter, request, parent, users, users_before, pairs, held_out, references
+            base, adapter, request, parent, users, users_before, pairs, held_out, references, own
         )
         learnt = _learn(work, report, clock)
         gate = _judged(work, learnt, base_texts)
@@ -184,18 +187,20 @@ def run_round(
 
 def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
     """Train, and put back what suits its user worse than nothing."""
-    request, references, users = work.request, work.references, work.users
+    request, own_references, users = work.request, work.own_references, work.users
     config = request.config
     recipe = config if request.kind == "full" else config.for_vector_round()
     some = examined(work.pairs)
     before, own_before = (
-        own_readings(work.base, users, read, references, config) for read in (work.held_out, some)
+        own_readings(work.base, users, read, own_references, config)
+        for read in (work.held_out, some)
     )
     learner = Learner(
         work.base.model,
         work.adapter.parameters,
         users=users,
-        references=references,
+        references=work.references,
+        own_references=own_references,
         config=recipe,
         state=work.parent.optimizer,
     )
@@ -205,7 +210,9 @@ def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
     )
     train_s = clock() - started
     report(Progress(phase=Phase.GATE, step=0, steps=1))
-    own = read_own_pairs(work.base, users, some, own_before, references=references, config=config)
+    own = read_own_pairs(
+        work.base, users, some, own_before, references=own_references, config=config
+    )
     misfits = own.misfits()
     for user in misfits:
         learner.forget(user)
@@ -222,7 +229,7 @@ def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
         held_out=work.held_out,
         before=learnt.before,
         own=learnt.own,
-        references=work.references,
+        references=work.own_references,
         parent=ParentState(work.parent.version.adapter, work.users_before, work.parent.vectors),
         prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
     )
@@ -298,49 +305,6 @@ def _users(base: LanguageModel, request: RoundRequest, parent: _Parent) -> UserM
         )
     except ValueError as error:
         raise RoundFailed(str(error)) from error
-
-
-@torch.no_grad()
-def _references(
-    base: LanguageModel,
-    pairs: Sequence[PairRows],
-    held_out: Sequence[PairRows],
-    config: TrainConfig,
-    report: Report,
-) -> tuple[dict[int, float], dict[int, float]]:
-    """(response_id → log π_ref for all, the same for those not known before); no adapter yet.
-
-    Rows in one forward pass change the last bits of each other's values. So those of held-out
-    pairs run apart: what is learnt is the same, bit for bit, whatever is held out.
-    """
-    known = {
-        response.response_id: response.reference_logp_nats
-        for response, _ in _responses([*pairs, *held_out])
-        if response.reference_logp_nats is not None
-    }
-    learnt = {r.response_id: row for r, row in _responses(pairs)}
-    apart = {r.response_id: row for r, row in _responses(held_out) if r.response_id not in learnt}
-    rows = {of: row for of, row in (learnt | apart).items() if of not in known}
-    fresh: dict[int, float] = {}
-    for group in (learnt, apart):
-        unknown = sorted(group.keys() & rows.keys(), key=lambda of: (rows[of].length, of))
-        for start in range(0, len(unknown), _REFERENCE_ROWS):
-            report(Progress(phase=Phase.REFERENCE, step=len(fresh), steps=len(rows)))
-            some = unknown[start : start + _REFERENCE_ROWS]
-            logps = response_logps(
-                base.model,
-                [rows[of] for of in some],
-                [None] * len(some),
-                max_tokens=config.forward_tokens,
-            )
-            fresh.update(zip(some, logps.tolist(), strict=True))
-    return {**known, **fresh}, fresh
-
-
-def _responses(pairs: Sequence[PairRows]) -> list[tuple[ResponseTokens, Row]]:
-    """Every response with the row π_ref reads it as."""
-    chosen = [(pair.pair.chosen, pair.reference_chosen) for pair in pairs]
-    return chosen + [(pair.pair.rejected, pair.reference_rejected) for pair in pairs]
 
 
 def _train(

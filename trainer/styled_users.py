@@ -64,6 +64,10 @@ class StyledUserModel:
         """o_u = 0 again."""
         self._own.reset(user_id)
 
+    def reference(self, user_id: int) -> Tensor:
+        """What `unlearnt` says: styles are no more learnt from pairs than the base model is."""
+        return self.unlearnt(user_id).detach()
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀ (P, H); `directions`: d (K, P, H)."""
         return {"generic": self._generic, "directions": self._directions}

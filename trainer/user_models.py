@@ -38,6 +38,9 @@ class UserModel(Protocol):
     def unlearn(self, user_id: int) -> None:
         """Make a learning user's prefix what `unlearnt` says."""
 
+    def reference(self, user_id: int) -> Tensor | None:
+        """The prefix (P, H) under which π_ref reads this user's pairs; None: it has none."""
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """What everybody's prefix is made of, by names that stay the same through rounds."""
 
@@ -82,6 +85,9 @@ class IndividualUserModel:
     def unlearn(self, user_id: int) -> None:
         """o_u = 0 again."""
         self._own.reset(user_id)
+
+    def reference(self, user_id: int) -> None:
+        """π_ref is the base model."""
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """`generic`: e₀."""

@@ -82,10 +82,11 @@ def opposed_pairs(
     for index in range(prompts):
         short = (*tokenizer.encode("Yes, do that now." + "!" * index), 2)
         long = tuple(tokenizer.encode(f"It depends on {index} things, which I shall explain."))
-        one = ResponseTokens(response_id=2 * index, token_ids=short)
-        other = ResponseTokens(response_id=2 * index + 1, token_ids=long)
         messages = prompt(f"How do I start number {index}?")
         for order, user in enumerate(users):
+            number = 4 * index + 2 * order
+            one = ResponseTokens(response_id=number, token_ids=short)
+            other = ResponseTokens(response_id=number + 1, token_ids=long)
             chosen, rejected = (one, other) if order == 0 else (other, one)
             pairs.append(
                 PreferencePair(
