@@ -190,7 +190,7 @@ class Settings(BaseModel):
     learning_rate_vector: float | None = Field(
         None,
         gt=0,
-        description="AdamW rate of the user vectors; unset: 0.002, and 0.0005 with the styled one.",
+        description="AdamW rate of the user vectors; unset: 0.002, and 0.004 with the styled one.",
     )
     learning_rate_adapter: float = Field(5e-4, gt=0, description="AdamW rate of the adapter.")
     personas: str = Field(
