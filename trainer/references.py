@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from trainer.adapter import AttachedAdapter
 from trainer.batching import PairRows, Row
@@ -42,19 +43,22 @@ def own_references(
     Raises:
         RoundFailed: one response stands in pairs of two users.
     """
-    _check_owners(groups)
     own = dict(references)
+    owners: dict[int, int] = {}
     for pairs in groups:
         vectors = {user: users.reference(user) for user in {p.pair.user_id for p in pairs}}
-        rows = {
-            response.response_id: (row, vector)
-            for pair in pairs
-            if (vector := vectors[pair.pair.user_id]) is not None
+        rows: dict[int, tuple[Row, Tensor]] = {}
+        for pair in pairs:
+            user = pair.pair.user_id
+            if (vector := vectors[user]) is None:
+                continue
             for response, row in (
                 (pair.pair.chosen, pair.chosen),
                 (pair.pair.rejected, pair.rejected),
-            )
-        }
+            ):
+                if owners.setdefault(response.response_id, user) != user:
+                    raise RoundFailed(f"response {response.response_id} has pairs of two users")
+                rows[response.response_id] = row, vector
         if rows:
             with adapter.disabled():
                 logps = response_logps(
@@ -62,14 +66,6 @@ def own_references(
                 )
             own.update(zip(rows, logps.tolist(), strict=True))
     return own
-
-
-def _check_owners(groups: Sequence[Sequence[PairRows]]) -> None:
-    owners: dict[int, int] = {}
-    for rows in (rows for pairs in groups for rows in pairs):
-        for response in (rows.pair.chosen, rows.pair.rejected):
-            if owners.setdefault(response.response_id, rows.pair.user_id) != rows.pair.user_id:
-                raise RoundFailed(f"response {response.response_id} stands in pairs of two users")
 
 
 @torch.no_grad()

@@ -109,6 +109,6 @@ def test_a_response_has_one_user_whose_reference_it_has(base) -> None:
     twice = [replace(pairs[0], pair=replace(pairs[0].pair, user_id=2)), *pairs]
     with (
         attached(base.model, STYLED, initial_adapter(base.model, STYLED)) as adapter,
-        pytest.raises(RoundFailed, match="response 0 stands in pairs of two users"),
+        pytest.raises(RoundFailed, match="response 0 has pairs of two users"),
     ):
         own_references(base, adapter, users, [twice], references=references, config=STYLED)
