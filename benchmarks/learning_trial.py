@@ -10,7 +10,7 @@ At the checkpoints everybody answers the held-out prompts.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -40,6 +40,9 @@ from benchmarks.learning_world import Asked, Questions, World, Written, as_promp
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.user_vectors import UserVectors, served_vectors
+
+# Beside styled users: their recipe counts on styles in π_ref, against which nothing is undone.
+_OF_CONTROLS: Mapping[str, Any] = {"learning_rate_vector": 5e-4, "nll_weight": 0.3}
 
 
 class Trial:
@@ -98,7 +101,8 @@ class Trial:
         """What P-DPO is measured against knows one user: adapter and vector learn by its term."""
         if name == PERSONAL:
             return self._config
-        return replace(self._config, user_model="individual", alpha=1.0, own_epochs=0)
+        own = _OF_CONTROLS if self._config.user_model == "styled" else {}
+        return replace(self._config, user_model="individual", alpha=1.0, own_epochs=0, **own)
 
     def _score(self, fresh: Sequence[PairRows], number: int) -> None:
         """The margins of new choices under every method, before any of them learns from them."""

@@ -56,9 +56,12 @@ def own_references(
                 (pair.pair.chosen, pair.chosen),
                 (pair.pair.rejected, pair.rejected),
             ):
-                if owners.setdefault(response.response_id, user) != user:
-                    raise RoundFailed(f"response {response.response_id} has pairs of two users")
-                rows[response.response_id] = row, vector
+                number = response.response_id
+                if owners.get(number, user) != user:
+                    raise RoundFailed(f"response {number} has pairs of two users")
+                if number not in owners or number in rows:  # else an earlier group has read it
+                    rows[number] = row, vector
+                owners[number] = user
         if rows:
             with adapter.disabled():
                 logps = response_logps(
