@@ -124,7 +124,7 @@ class Settings(BaseModel):
     drafts: int = Field(
         28,
         ge=1,
-        le=64,
+        le=63,
         description="Personal responses that are compared with others are the best of so many, by "
         "what the user's choices say, where nobody watches them being written; 1 turns that off.",
     )

@@ -9,9 +9,9 @@ People care about a few traits and not about the others, which a Cauchy prior sa
 2008, arXiv 0901.4011): most weights are small, some are not. As a normal prior whose precision is
 itself unknown, wⱼ ~ N(0, 1/λⱼ) with λⱼ ~ Gamma(½, sⱼ²/2), it is fitted by variational Bayes
 (Bishop, 2006, 10.3 and 10.5; Laplace's approximation of the choices' likelihood): in turn w's
-normal posterior given the λⱼ, and E[λⱼ] = 1 / (½sⱼ² + ½E[wⱼ²]) from it.Every choice
-speaks of every trait, whatever styles or vectors made its responses, so twenty of them already tell
-most opposed tastes apart. What no trait holds, P-DPO has to learn.
+normal posterior given the λⱼ, and E[λⱼ] = 1 / (½sⱼ² + ½E[wⱼ²]) from it. Every choice speaks of
+every trait, whatever styles or vectors made its responses, so twenty of them already tell most
+opposed tastes apart. What no trait holds, P-DPO has to learn.
 
 Pure. Knows nothing of databases, styles and engines.
 """

@@ -139,7 +139,7 @@ def measured(text: str) -> Vector:
     return np.array([*named, *(count(reading.counts) for count in WORD_COUNTS.values())])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)  # about 2 KB each
 def traits_of(text: str) -> Vector:
     """Every trait in units, (T,), each at most three; not to be written to.
 

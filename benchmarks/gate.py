@@ -150,7 +150,7 @@ class Bench:
                 held_out=held_out,
                 before=before,
                 own=own,
-                references=references,
+                own_references=references,
                 parent=world.state(candidate.parent.weights),
                 prompts=[as_prompt(p) for p in world.probes[: config.gate.probe_prompts]],
             )

@@ -29,7 +29,7 @@ class GateConfig:
             higher under the user's vector than without what was learnt for this user.
         max_own_over_parent_nats: the same against the user's vector before the round.
         max_chosen_logp_drop_nats: how far the chosen responses' mean log-prob per token may fall
-            below the base model's.
+            below the reference's (`trainer.references`).
         max_end_logp_drop_nats: how much less likely what was learnt may make the end of turn where
             chosen responses ended; and, on a user's held-out pairs, than under the parent.
         max_nll_rise_nats: how much the base model's mean negative log-likelihood per token of a
@@ -87,7 +87,7 @@ class TrainConfig:
         alpha: α, weight of the user's own term against the generic term, in [0, 1].
         sample_terms: take one of the two terms of each pair, the user's own with probability α,
             instead of both: half the work a step, the same gradient on average, more noise.
-        dpop_lambda: λ, penalty on a chosen response that becomes less likely than under the base.
+        dpop_lambda: λ, penalty on a chosen response that becomes less likely than under π_ref.
         nll_weight: weight of the chosen response's mean negative log-likelihood per token.
         nll_weight_generic: the same in the generic term; None takes `nll_weight`.
         learning_rate_adapter, learning_rate_vector: AdamW rates, no weight decay.

@@ -21,7 +21,7 @@ The rules, for figures of the round (candidate) and of the version it started fr
    (`trainer.round`); this refuses what went wrong otherwise. Shares of styles are not learnt from
    likelihoods and are not judged by them here: they are the same on both sides.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
-   not fallen more than `max_chosen_logp_drop_nats` below the base model's (likelihood
+   not fallen more than `max_chosen_logp_drop_nats` below the reference's (likelihood
    displacement). Where at least three of them ended, what was learnt has not made the end of turn
    more than `max_end_logp_drop_nats` less likely, shares of styles again left out: whoever likes
    it long shall be served long texts, and one text does not say that none ends.
@@ -288,7 +288,7 @@ def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     if not drop <= config.max_chosen_logp_drop_nats:
         reasons.append(
             f"chosen responses have become improbable: {drop:.2f} nats per token below the "
-            f"base model, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
+            f"reference, at most {config.max_chosen_logp_drop_nats:.2f} allowed"
         )
     ends = end_changes(figures.round_pairs)
     if len(ends) >= FEW_PAIRS and not -_mean(ends) <= config.max_end_logp_drop_nats:

@@ -53,7 +53,8 @@ class Examination:
         pairs: trained on. held_out: never trained on.
         before: the held-out pairs under the parent, each under its user's vector.
         own: some of `pairs`, as parent and candidate read them.
-        references: response_id → summed log π_ref, nats, of every response in the pairs.
+        own_references: response_id → log π_ref, nats, as users' own terms have it, of every
+            response in the pairs.
         parent: what the round began with.
         prompts: the probe texts answer these.
     """
@@ -64,7 +65,7 @@ class Examination:
     held_out: Sequence[PairRows]
     before: Sequence[PairReading]
     own: OwnPairs
-    references: Mapping[int, float]
+    own_references: Mapping[int, float]
     parent: ParentState
     prompts: Sequence[tuple[Message, ...]]
 
@@ -101,7 +102,7 @@ def measure(
     )
     if figures.nonfinite or figures.altered:
         return figures, ()
-    after = own_readings(base, users, held_out, examination.references, config)
+    after = own_readings(base, users, held_out, examination.own_references, config)
     absent = _absentee(tensors["user_ids"].tolist(), took_part, examination.round_id)
     writers = (
         # In a vector round nobody else can write otherwise than before.

@@ -229,7 +229,7 @@ def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
         held_out=work.held_out,
         before=learnt.before,
         own=learnt.own,
-        references=work.own_references,
+        own_references=work.own_references,
         parent=ParentState(work.parent.version.adapter, work.users_before, work.parent.vectors),
         prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
     )

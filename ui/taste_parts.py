@@ -38,8 +38,9 @@ SAY_HOW_TEXT = later(
         "Eighteen things are counted in both responses of every pair: length, words, whom they "
         "speak to, layout, marks. Listed is what the ones you preferred have clearly more or less "
         "of than the others, the strongest first, five at most. Single words (I, you, may) are "
-        "known in English only. Blind pairs and pairs that came back are left out; after a few "
-        "hundred choices, the oldest too."
+        "known in English only. Plain counts of words besides help to foresee you and to pick "
+        "drafts; they have no names to list. Blind pairs and pairs that came back are left out; "
+        "after a few hundred choices, the oldest too."
     )
 )
 WORDS = later(msg("In your words"))

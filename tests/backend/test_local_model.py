@@ -104,7 +104,7 @@ def test_the_recipe_goes_with_the_user_model_unless_told_otherwise(settings: Set
     assert (usual.epochs, usual.own_epochs, usual.learning_rate_vector) == (2, 0, 2e-3)
     styled = train_config(settings)
     assert styled.own_epochs == styled.epochs == 1
-    assert styled.learning_rate_vector < usual.learning_rate_vector
+    assert (styled.learning_rate_vector, styled.nll_weight) == (4e-3, 0.0)
     assert styled.for_vector_round().own_epochs == styled.for_vector_round().epochs == 1
     told = {"ATTUNE_ROUND_EPOCHS": "3", "ATTUNE_LEARNING_RATE_VECTOR": "0.01"}
     changed = train_config(load_settings({"ATTUNE_USER_MODEL": "styled"} | told))

@@ -178,7 +178,7 @@ def measured(base, tokenizer, users, carried, *, round_id: int = 1, config=CONFI
         held_out=(),
         before=(),
         own=own_pairs_of(base, users, rows, references),
-        references=references,
+        own_references=references,
         parent=ParentState(weights, parent or users, carried),
         prompts=[prompt("What is tea?")],
     )

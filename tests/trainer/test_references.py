@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -77,30 +77,38 @@ def test_where_all_is_learnt_the_reference_is_the_base_model(base, kind: UserMod
     assert own == references
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_who_has_learnt_nothing_begins_at_a_margin_of_nothing(base, *, shared: bool) -> None:
-    """And the generic term, where there is one, keeps the base model's."""
-    pairs, users = rows(base), users_of(base)
+@pytest.mark.parametrize("alpha", [1.0, 0.0])
+def test_who_has_learnt_nothing_begins_at_a_margin_of_nothing(base, alpha: float) -> None:
+    """And the generic term, alone where α = 0, keeps the base model's."""
+    pairs = rows(base)
     references = of_base(base, pairs)
-    with attached(base.model, STYLED, initial_adapter(base.model, STYLED)) as adapter:
-        own = own_references(base, adapter, users, [pairs], references=references, config=STYLED)
-        first, before = (
-            Learner(
+    config = replace(STYLED, alpha=alpha)
+
+    def step(known: Mapping[int, float] | None) -> dict[str, float]:
+        users = users_of(base)
+        with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
+            learner = Learner(
                 base.model,
                 adapter.parameters,
-                users=users_of(base),
+                users=users,
                 references=references,
                 own_references=known,
-                config=STYLED,
+                config=config,
                 state={},
-            ).step(pairs, shared=shared)
-            for known in (own, None)
+            )
+            return learner.step(pairs)
+
+    with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
+        own = own_references(
+            base, adapter, users_of(base), [pairs], references=references, config=config
         )
-    assert first["margin_nats"] == pytest.approx(0, abs=1e-4)
-    assert first["chosen_logp_change"] == pytest.approx(0, abs=1e-5)
-    assert abs(before["margin_nats"]) > 1e-2
-    if shared:
-        assert first["accuracy_generic"] == before["accuracy_generic"]
+    first, before = step(own), step(None)
+    if alpha:
+        assert first["margin_nats"] == pytest.approx(0, abs=1e-4)
+        assert first["chosen_logp_change"] == pytest.approx(0, abs=1e-5)
+        assert abs(before["margin_nats"]) > 1e-2
+    else:
+        assert first["loss"] == before["loss"]
 
 
 def test_a_response_has_one_user_whose_reference_it_has(base) -> None:

@@ -229,11 +229,13 @@ def test_held_out_pairs_are_measured_and_never_trained_on(
     base: LanguageModel, round_request: Request, initial: Path, tokenizer
 ) -> None:
     held_out = opposed_pairs(tokenizer, users=(1, 7), prompts=5)[8:]
-    plain = run(base, round_request(output=str(initial.parent / "plain")))
+    shares = {1: (0.9, 0.0, 0.0, 0.2, 0.0, 0.0)}
+    plain = run(base, round_request(output=str(initial.parent / "plain"), style_shares=shares))
     # Computed beside others, a log-prob may differ in its last bit.
     pairs = with_references(opposed_pairs(tokenizer), plain.reference_logps_nats)
-    result = run(base, round_request(pairs=pairs, held_out=held_out))
-    assert result.gate.figures["held_out_pairs"] == 2
+    held_out = (*held_out, pairs[0])  # and one that is trained on
+    result = run(base, round_request(pairs=pairs, held_out=held_out, style_shares=shares))
+    assert result.gate.figures["held_out_pairs"] == 3
     assert result.gate.figures["held_out_loss"] != result.gate.figures["held_out_loss_parent"]
     for name in TENSORS:
         ours, theirs = Path(result.artifact) / name, Path(plain.artifact) / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -111,9 +112,12 @@ def test_a_round_learns_with_the_profile_that_was_served(
     plain = run(base, round_request(kind=kind, pairs=pairs))
     folder = initial.parent / "told"
     told = run(base, round_request(kind=kind, pairs=written, output=str(folder)))
-    # π_ref reads no profile; the personal term does.
+    # The base model reads no profile; the personal term does.
     assert plain.reference_logps_nats == told.reference_logps_nats
-    assert plain.curve[0]["margin_nats"] != told.curve[0]["margin_nats"]
+    if round_request().config.user_model == "styled":  # and so does its reference
+        assert told.curve[0]["margin_nats"] == pytest.approx(0, abs=1e-4)
+    else:
+        assert abs(plain.curve[0]["margin_nats"] - told.curve[0]["margin_nats"]) > 1e-3
     generic = [result.curve[0].get("accuracy_generic") for result in (plain, told)]
     assert generic[0] == generic[1]
     assert (generic[0] is None) == (kind == "vector")
@@ -149,6 +153,10 @@ def test_style_shares_move_their_user_where_learning_does_not(
     if recipe.user_model != "styled":  # others have no use for shares
         assert near(after.vector(1), before.generic)
         return
+    # What choices say of styles is no margin, neither to the steps nor to the gate.
+    assert all(abs(step["margin_nats"]) < 1e-4 for step in result.curve)
+    for name in ("round_loss", "round_loss_parent", "round_loss_unlearnt"):
+        assert result.gate.figures[name] == pytest.approx(math.log(2), abs=1e-4)
     expected = before.generic + 0.9 * DIRECTIONS[2] + 0.15 * DIRECTIONS[5]
     assert near(after.vector(1), expected)
     kept_shares = load_file(Path(result.artifact) / artifacts.USER_VECTORS)["shares"]
