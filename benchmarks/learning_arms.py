@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from backend.engines.weights import factors
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows, passes
 from trainer.config import TrainConfig
@@ -24,6 +25,7 @@ from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.references import own_references
 from trainer.user_models import UserModel, initial_users, users_from_tensors
+from trainer.user_vectors import UserVectors
 
 PERSONAL, POOLED, OWN = "personal", "pooled", "own"
 EVERYBODY = 1
@@ -56,6 +58,33 @@ def in_place(
     users = users_from_tensors(config.user_model, arm.users, learning, base.device, shares)
     with attached(base.model, config, arm.adapter) as adapter:
         yield adapter, users
+
+
+@contextmanager
+def served(base: LanguageModel, arm: Arm, config: TrainConfig) -> Iterator[UserVectors]:
+    """The arm's vectors, and its adapter merged as the engine merges it: for writing texts.
+
+    Afterwards the model is as it was.
+    """
+    scale = config.lora_alpha / config.lora_rank
+    plain: dict[str, Tensor] = {}
+    try:
+        for name, (a, b) in factors(arm.adapter).items():
+            weight = _weight(base.model, name)
+            plain[name] = weight.data
+            delta = scale * (b.to(weight.device) @ a.to(weight.device))
+            weight.data = delta.add_(weight.data).to(weight.dtype)
+        yield users_from_tensors(config.user_model, arm.users, (), base.device, None).vectors()
+    finally:
+        for name, data in plain.items():
+            _weight(base.model, name).data = data
+
+
+def _weight(model: nn.Module, name: str) -> Tensor:
+    """Decoding replaces modules and puts others back: looked up anew each time."""
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def as_everybody(pairs: Sequence[PairRows]) -> list[PairRows]:

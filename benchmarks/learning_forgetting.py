@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from benchmarks.learning_arms import Arm, in_place, train
+from benchmarks.learning_arms import Arm, served, train
 from benchmarks.learning_judge import Prompts, answers, winrate
 from benchmarks.learning_world import Asked, World
 from trainer.batching import PairRows
@@ -50,9 +50,8 @@ def rate_of_user(
         prompts: answered several times each.
     """
     prompts = [prompt for prompt in prompts for _ in range(_EACH)]
-    with in_place(world.base, arm, config) as (_, users):
-        served = users.vectors()
-        writers = {"generic": served.generic, "mine": served.vector(user)}
+    with served(world.base, arm, config) as vectors:
+        writers = {"generic": vectors.generic, "mine": vectors.vector(user)}
         texts = answers(world, prompts, writers, seed=_SEED)
     asked = [Asked(prompt, None) for prompt in prompts]
     read = {name: world.read(asked, written) for name, written in texts.items()}

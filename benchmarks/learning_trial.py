@@ -29,6 +29,7 @@ from benchmarks.learning_arms import (
     as_everybody,
     in_place,
     replayed,
+    served,
     train,
     untrained,
 )
@@ -72,8 +73,8 @@ class Trial:
         """The rounds that are still to do; `keep` gets the state after each."""
         for number in range(self._state.rounds + 1, self._plan.rounds + 1):
             self._say(f"round {number}: choosing")
-            with self._personal() as served:
-                chosen = self._choosing.choose(served)
+            with self._served(PERSONAL) as vectors:
+                chosen = self._choosing.choose(vectors)
             fresh = [self._world.rows(pair) for pair in chosen]
             self._say(f"round {number}: {len(fresh)} choices, scoring")
             self._state.references |= self._world.references(fresh)
@@ -187,18 +188,18 @@ class Trial:
         seed = 1000 * self._plan.seed + done
         texts = answers(self._world, prompts, {"base": None}, seed=seed)
         for name in self._state.arms:
-            with self._vectors(name) as served:
+            with self._served(name) as vectors:
                 writers: dict[str, Tensor | None] = {}
                 if name == PERSONAL:
-                    writers = {"generic": served.generic, **self._styles_alone()}
+                    writers = {"generic": vectors.generic, **self._styles_alone()}
                     for user in self._users:
                         taste = self._state.records.of(user)
-                        texts |= self._drafted(f"user {user}", served, user, taste, seed)
+                        texts |= self._drafted(f"user {user}", vectors, user, taste, seed)
                 elif name == POOLED:
                     taste = self._state.records.of_all()
-                    texts |= self._drafted(POOLED, served, EVERYBODY, taste, seed)
+                    texts |= self._drafted(POOLED, vectors, EVERYBODY, taste, seed)
                 else:
-                    writers = {name: served.vector(EVERYBODY)}
+                    writers = {name: vectors.vector(EVERYBODY)}
                 texts |= answers(self._world, prompts, writers, seed=seed)
         return judged(self._world, prompts, texts, self._plan.rules)
 
@@ -252,9 +253,13 @@ class Trial:
     def _personal(self) -> AbstractContextManager[UserVectors]:
         return self._vectors(PERSONAL)
 
+    def _served(self, name: str) -> AbstractContextManager[UserVectors]:
+        """The arm as it writes texts; gives every user's vector."""
+        return served(self._world.base, self._state.arms[name], self._recipe(name))
+
     @contextmanager
     def _vectors(self, name: str) -> Iterator[UserVectors]:
-        """The arm in place; gives every user's vector as it would be served."""
+        """The arm as it reads texts, its adapter beside the weights; gives every user's vector."""
         with in_place(self._world.base, self._state.arms[name], self._recipe(name)) as (_, users):
             yield users.vectors()
 

@@ -64,7 +64,7 @@ class WeightSets:
             ArtifactDamaged: the adapter does not fit the model, or holds a non-finite number.
         """
         merged: dict[str, Tensor] = {}
-        for name, (a, b) in _factors(version.adapter).items():
+        for name, (a, b) in factors(version.adapter).items():
             base = self._base.get(name)
             if base is None or base.shape != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
                 raise ArtifactDamaged(f"the adapter does not fit the base model at {name}")
@@ -120,7 +120,7 @@ def _put(module: nn.Linear, weight: Tensor) -> None:
         module.weight.data = weight
 
 
-def _factors(adapter: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def factors(adapter: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Module name → (A, B), from PEFT's checkpoint names."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in adapter.items():
