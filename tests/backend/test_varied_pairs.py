@@ -78,10 +78,10 @@ def test_what_a_user_likes_is_drawn_more_often_than_for_who_does_not(make_house:
             judged.choice(user, pair, verdict)
 
     def listed_of(user: int) -> int:
-        some = [responses_of(house, judge(house, user, "skip")) for _ in range(12)]
+        some = [responses_of(house, judge(house, user, "skip")) for _ in range(24)]
         return sum(any(response.style == "list" for response in pair) for pair in some)
 
-    assert listed_of(mia) > 6 > listed_of(ben)
+    assert listed_of(mia) > 9 > listed_of(ben)
 
 
 def test_a_beginner_gets_the_pair_somebody_else_has_judged(make_house: MakeHouse) -> None:
