@@ -25,7 +25,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.word_counts import WORD_COUNTS
+from backend.word_counts import WORD_COUNTS, root_share
 
 Vector = NDArray[np.float64]
 
@@ -71,11 +71,11 @@ class Reading:
 
     def share(self, words: frozenset[str]) -> float:
         """Which part of the words these are; its root, so that a few tell from none."""
-        return math.sqrt(sum(self.counts[word] for word in words) / self.count)
+        return root_share(sum(self.counts[word] for word in words), self.count)
 
     def marks(self, characters: str) -> float:
         """How often these characters stand, per word; the root likewise."""
-        return math.sqrt(sum(self.text.count(mark) for mark in characters) / self.count)
+        return root_share(sum(self.text.count(mark) for mark in characters), self.count)
 
 
 _MEASURES: Mapping[str, Callable[[Reading], float]] = {
@@ -96,7 +96,7 @@ _MEASURES: Mapping[str, Callable[[Reading], float]] = {
     "hedges": lambda r: r.share(_HEDGES),
     "connectives": lambda r: r.share(_CONNECTIVES),
     "paragraphs": lambda r: math.log1p(r.text.count("\n\n")),
-    "capitals": lambda r: math.sqrt(r.capitals / r.count),
+    "capitals": lambda r: root_share(r.capitals, r.count),
 }
 TOLD = tuple(_MEASURES)  # the traits that people are told of; they come first
 NAMES = (*TOLD, *WORD_COUNTS)

@@ -28,9 +28,13 @@ CountWords = Callable[[Counter[str]], float]
 """Different words with how often each stands → which part of them is meant."""
 
 
+def root_share(found: int, words: int) -> float:
+    """The root of a share of a text's words, so that a few tell from none; 0 without words."""
+    return math.sqrt(found / max(1, words))
+
+
 def _share(of: Callable[[Counter[str]], int]) -> CountWords:
-    """The root of the share, so that a few tell from none."""
-    return lambda counts: math.sqrt(of(counts) / max(1, counts.total()))
+    return lambda counts: root_share(of(counts), counts.total())
 
 
 def _of_length(least: int, most: int) -> CountWords:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from backend.engines.weights import factors
+from backend.engines.weights import factors, low_rank
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows, passes
 from trainer.config import TrainConfig
@@ -72,7 +72,7 @@ def served(base: LanguageModel, arm: Arm, config: TrainConfig) -> Iterator[UserV
         for name, (a, b) in factors(arm.adapter).items():
             weight = _weight(base.model, name)
             plain[name] = weight.data
-            delta = scale * (b.to(weight.device) @ a.to(weight.device))
+            delta = low_rank(a, b, scale, weight.device)
             weight.data = delta.add_(weight.data).to(weight.dtype)
         yield users_from_tensors(config.user_model, arm.users, (), base.device, None).vectors()
     finally:

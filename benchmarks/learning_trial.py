@@ -109,8 +109,8 @@ class Trial:
         """The margins of new choices under every method, before any of them learns from them."""
         users = [pair.pair.user_id for pair in fresh]
         margins: dict[str, list[float]] = {}
-        with self._personal() as served:
-            vector = served.vector
+        with self._vectors(PERSONAL) as vectors:
+            vector = vectors.vector
             others = {user: another(user, number, len(self._users)) for user in self._users}
             for name, prefixes in (
                 (PERSONAL, [vector(user) for user in users]),
@@ -118,8 +118,8 @@ class Trial:
                 ("wrong", [vector(others[user]) for user in users]),
             ):
                 margins[name] = self._world.margins(fresh, prefixes, self._state.references)
-        with self._vectors(POOLED) as served:
-            prefixes = [served.vector(EVERYBODY)] * len(users)
+        with self._vectors(POOLED) as vectors:
+            prefixes = [vectors.vector(EVERYBODY)] * len(users)
             margins[POOLED] = self._world.margins(fresh, prefixes, self._state.references)
         if self._plan.own_adapters:
             margins[OWN] = self._own_margins(fresh)
@@ -146,10 +146,10 @@ class Trial:
         margins: dict[int, float] = {}
         for user in self._users:
             mine = [i for i, pair in enumerate(fresh) if pair.pair.user_id == user]
-            with self._vectors(_own(user)) as served:
+            with self._vectors(_own(user)) as vectors:
                 some = [fresh[i] for i in mine]
                 found = self._world.margins(
-                    some, [served.vector(EVERYBODY)] * len(mine), self._state.references
+                    some, [vectors.vector(EVERYBODY)] * len(mine), self._state.references
                 )
             margins |= dict(zip(mine, found, strict=True))
         return [margins[i] for i in range(len(fresh))]
@@ -204,18 +204,18 @@ class Trial:
         return judged(self._world, prompts, texts, self._plan.rules)
 
     def _drafted(
-        self, writer: str, served: UserVectors, user: int, taste: TasteModel, seed: int
+        self, writer: str, vectors: UserVectors, user: int, taste: TasteModel, seed: int
     ) -> dict[str, list[Written]]:
         """As the app answers where nobody waits: the best of some drafts; and the first one."""
         styles = self._state.records.styles
         asked: list[Asked] = []
         for number, question in enumerate(self._questions.held_out):
-            along = styles if served.styles is not None else ()
+            along = styles if vectors.styles is not None else ()
             drawn = draw_drafts(self._plan.drafts, seed + number, None, along, taste)
             # Equal ones next to each other, so that they are read once; the first stays the first.
             for nth in sorted(0 if one.style is None else styles.index(one.style) for one in drawn):
-                wished = None if served.styles is None or not nth else served.styles[nth - 1]
-                vector = served.vector(user) if wished is None else wished
+                wished = None if vectors.styles is None or not nth else vectors.styles[nth - 1]
+                vector = vectors.vector(user) if wished is None else wished
                 asked.append(Asked(as_prompt(question), vector))
         made = self._world.write(asked, seed=seed + user)
         groups = [made[n : n + self._plan.drafts] for n in range(0, len(made), self._plan.drafts)]
@@ -249,9 +249,6 @@ class Trial:
             when: rate_of_user(self._world, prompts, then, self._config, user=FIRST, rule=rule)
             for when, then in (("before", arm), ("after", after))
         }
-
-    def _personal(self) -> AbstractContextManager[UserVectors]:
-        return self._vectors(PERSONAL)
 
     def _served(self, name: str) -> AbstractContextManager[UserVectors]:
         """The arm as it writes texts; gives every user's vector."""

@@ -66,7 +66,7 @@ class AuthorsScheme:
                 reference = self._reference(pairs)
                 reference = self._reference(pairs)
         else:
-            reference = reference_logps(pairs, self._references, device)
+            reference = reference_logps(pairs, [self._references] * len(pairs), device)
         losses = p_dpo(terms[0], terms[1], reference, pair_tokens(pairs, device), self._config)
         loss = losses.loss.mean()
         torch.autograd.backward(loss)

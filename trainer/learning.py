@@ -182,7 +182,8 @@ class Learner:
         ).view(2, -1)
         policy, device = PairLogps(logps[0], logps[1]), logps.device
         pairs = [term.pair for term in terms]
-        reference = self._reference(terms, device)
+        known = [self._references if t.user is None else self._own_references for t in terms]
+        reference = reference_logps(pairs, known, device)
         tokens = pair_tokens(pairs, device)
         config = self._config
         nll = [config.nll_weight_of_generic if t.user is None else config.nll_weight for t in terms]
@@ -191,13 +192,6 @@ class Learner:
         torch.autograd.backward(losses.sum() / batch_pairs)
         change = (policy.chosen - reference.chosen) / tokens.chosen
         return _Computed(terms, losses.detach(), h.detach(), change.detach())
-
-    def _reference(self, terms: Sequence[Term], device: torch.device) -> PairLogps:
-        known = [self._references if t.user is None else self._own_references for t in terms]
-        pairs = [term.pair.pair for term in terms]
-        chosen = [of[p.chosen.response_id] for of, p in zip(known, pairs, strict=True)]
-        rejected = [of[p.rejected.response_id] for of, p in zip(known, pairs, strict=True)]
-        return PairLogps(to_device(chosen, device), to_device(rejected, device))
 
 
 def terms_of(
@@ -251,12 +245,17 @@ def pair_tokens(pairs: Sequence[PairRows], device: torch.device) -> PairTokens:
 
 
 def reference_logps(
-    pairs: Sequence[PairRows], references: Mapping[int, float], device: torch.device
+    pairs: Sequence[PairRows], references: Sequence[Mapping[int, float]], device: torch.device
 ) -> PairLogps:
-    """The cached log π_ref of each pair's two responses."""
+    """The cached log π_ref of each pair's two responses.
+
+    Args:
+        references: of each pair, where it is looked up: response_id → log π_ref.
+    """
+    both = list(zip(pairs, references, strict=True))
     return PairLogps(
-        to_device([references[p.pair.chosen.response_id] for p in pairs], device),
-        to_device([references[p.pair.rejected.response_id] for p in pairs], device),
+        to_device([known[p.pair.chosen.response_id] for p, known in both], device),
+        to_device([known[p.pair.rejected.response_id] for p, known in both], device),
     )
 
 

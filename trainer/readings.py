@@ -76,7 +76,7 @@ def pair_readings(
         max_tokens=config.forward_tokens,
     )
     policy = PairLogps(*logps[: len(rows)].view(2, -1))
-    reference = reference_logps(pairs, references, logps.device)
+    reference = reference_logps(pairs, [references] * len(pairs), logps.device)
     tokens = pair_tokens(pairs, logps.device)
     # One scale whatever the recipe's loss is, so that the gate's bounds keep their meaning.
     losses = sigmoid_loss(recipe_margin(policy, reference, tokens, config), config.beta)

@@ -59,9 +59,9 @@ def own_references(
                 number = response.response_id
                 if owners.get(number, user) != user:
                     raise RoundFailed(f"response {number} has pairs of two users")
-                if number not in owners or number in rows:  # else an earlier group has read it
+                if number not in owners:
+                    owners[number] = user
                     rows[number] = row, vector
-                owners[number] = user
         if rows:
             with adapter.disabled():
                 logps = response_logps(

@@ -68,7 +68,7 @@ class WeightSets:
             base = self._base.get(name)
             if base is None or base.shape != (b.shape[0], a.shape[1]) or a.shape[0] != b.shape[1]:
                 raise ArtifactDamaged(f"the adapter does not fit the base model at {name}")
-            delta = version.lora_scale * (b.to(base.device) @ a.to(base.device))
+            delta = low_rank(a, b, version.lora_scale, base.device)
             if not bool(delta.isfinite().all()):
                 raise ArtifactDamaged(f"the adapter holds a number that is not finite at {name}")
             if base.is_mkldnn:
@@ -118,6 +118,11 @@ def _put(module: nn.Linear, weight: Tensor) -> None:
         module.packed = weight
     else:
         module.weight.data = weight
+
+
+def low_rank(a: Tensor, b: Tensor, scale: float, device: torch.device) -> Tensor:
+    """scale·B·A, (out, in) in the factors' type: what an adapter adds to a weight."""
+    return scale * (b.to(device) @ a.to(device))
 
 
 def factors(adapter: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -43,6 +43,7 @@ def learner_of(
     users: UserModel,
     references: Mapping[int, float],
     *,
+    own_references: Mapping[int, float] | None = None,
     config: TrainConfig = CONFIG,
     state: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Learner:
@@ -51,6 +52,7 @@ def learner_of(
         adapter.parameters,
         users=users,
         references=references,
+        own_references=own_references,
         config=config,
         state=state,
     )

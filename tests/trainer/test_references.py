@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.trainer.conftest import CONFIG, DIRECTIONS, opposed_pairs
+from tests.trainer.test_learning import learner_of
 from trainer.adapter import attached, initial_adapter
 from trainer.batching import PairRows, pair_rows
 from trainer.config import UserModelKind
 from trainer.language_model import LanguageModel
-from trainer.learning import Learner
 from trainer.prompting import PromptFormat
 from trainer.references import base_references, own_references
 from trainer.scoring import response_logps
@@ -87,14 +87,8 @@ def test_who_has_learnt_nothing_begins_at_a_margin_of_nothing(base, alpha: float
     def step(known: Mapping[int, float] | None) -> dict[str, float]:
         users = users_of(base)
         with attached(base.model, config, initial_adapter(base.model, config)) as adapter:
-            learner = Learner(
-                base.model,
-                adapter.parameters,
-                users=users,
-                references=references,
-                own_references=known,
-                config=config,
-                state={},
+            learner = learner_of(
+                base, adapter, users, references, own_references=known, config=config
             )
             return learner.step(pairs)
 
