@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,10 +106,13 @@ def _serve(settings: Settings) -> int:
         _say(f"Attune is starting at {address}")
         # uvicorn raises the signal that stopped it once more when it is done: without a handler of
         # ours the process would end there, and nothing below would be closed.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop_is_under_way)
+        _on_signals(_stop_is_under_way)
         server.run(sockets=[listening])
-        opening.join()
+        if opening.is_alive():
+            _say("Stopping when the model has been fetched and loaded; once more: at once.")
+            _on_signals(signal.SIG_DFL)  # a download can take hours, and cannot be called back
+            opening.join()
+            _on_signals(_stop_is_under_way)
         return _STARTED if door.failure is None else _CANNOT_START
 
 
@@ -186,6 +189,11 @@ def _greet(address: str, database: Database, *, personas: bool) -> None:
 
 def _framers(settings: Settings) -> str:
     return "https://huggingface.co" if settings.embed else "'none'"
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _stop_is_under_way(_number: int, _frame: FrameType | None) -> None:

@@ -185,7 +185,7 @@ def _require_admin(session: Session, user_id: int) -> None:
 
 def _found(session: Session, user_id: int) -> User:
     user = queries.user_by_id(session, user_id, lock=True)
-    if user is None:
+    if user is None or user.username_key.startswith(queries.ERASED):
         raise NotFound(msg("There is no such user."))
     return user
 

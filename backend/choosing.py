@@ -206,13 +206,20 @@ class Choosing:
 
     def _standing(self, session: Session, user_id: int, choice_id: int) -> Choice:
         """A choice of this user that stands."""
-        old = queries.choice_of(session, user_id, choice_id)
-        if old is None:
-            raise NotFound(_NOT_YOUR_CHOICE)
-        standing = queries.effective_choice(session, old.comparison_id)
-        if standing is None or standing.id != old.id or old.verdict == "withdrawn":
+        standing = self._standing_verdict(session, user_id, choice_id)
+        if standing.id != choice_id:
             raise Conflict(_CHOICE_CHANGED)
-        return old
+        return standing
+
+    def _standing_verdict(self, session: Session, user_id: int, choice_id: int) -> Choice:
+        """The same where a reason or a strength may have been added to the verdict since."""
+        given = queries.choice_of(session, user_id, choice_id)
+        if given is None:
+            raise NotFound(_NOT_YOUR_CHOICE)
+        standing = queries.effective_choice(session, given.comparison_id)
+        if standing is None or standing.verdict != given.verdict or given.verdict == "withdrawn":
+            raise Conflict(_CHOICE_CHANGED)
+        return standing
 
     def _successor(self, session: Session, old: Choice, verdict: str) -> Choice:
         new = Choice(

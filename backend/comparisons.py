@@ -117,11 +117,11 @@ class Desk(Choosing):
         """The same for a further turn: the response that choice preferred goes on.
 
         Raises:
-            NotFound: no such choice of this user. Conflict: it does not stand any more.
+            NotFound: no such choice of this user. Conflict: its verdict does not stand any more.
             InvalidInput: it preferred none; or as `ask`.
         """
         with self._database.read() as session:
-            choice = self._standing(session, user_id, choice_id)
+            choice = self._standing_verdict(session, user_id, choice_id)
             comparison = queries.comparison_of(session, user_id, choice.comparison_id)
             assert comparison is not None  # choices have their user's comparison
             said = {response.side.lower(): response.text for response in comparison.responses}

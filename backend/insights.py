@@ -27,6 +27,7 @@ _ROUNDS_SHOWN = 50
 _SWAPPED = {"a": "b", "b": "a"}
 _LEARNING = msg("learning now")
 _IN_A_MOMENT = msg("learns in a moment")
+_TRIES_AGAIN = msg("tries again later")
 _LEARNS_IN = Counted("learns again in {count}", "learns again in {count}")
 
 
@@ -153,13 +154,15 @@ class Insights:
             choices = comparison_queries.count_choices(session, user_id)
             waiting = queries.count_waiting(session, self._identity)
             training = queries.running_round(session) is not None
-        missing = max(0, self._min_choices - waiting)
+            teaches = queries.teaches(session, self._identity)
+            failures, _ = queries.failures_since_success(session, "full")
+        missing = max(self._min_choices - waiting, 0 if teaches else 1)
         if training:
             until_next = Sentence(_LEARNING)
-        elif missing == 0:
-            until_next = Sentence(_IN_A_MOMENT)
-        else:
+        elif missing:
             until_next = Sentence(_LEARNS_IN, {"count": missing})
+        else:
+            until_next = Sentence(_TRIES_AGAIN if failures else _IN_A_MOMENT)
         return Chip(self._live_version(), choices, until_next, training)
 
     def consistency(self, user_id: int) -> Consistency:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from backend.errors import ConfigurationError
+from backend.errors import ConfigurationError, Conflict
 from backend.identity import CurrentUser
+from backend.wording import msg
 from db.queries import users as queries
 from db.session import Database
 
@@ -22,6 +23,7 @@ _UNREADABLE = "cannot read the consent text {path}: {why}"
 _EMPTY = "the consent text {path} is empty"
 _LONG = "the consent text {path} is longer than {most} bytes"
 _NOT_UTF_8 = "it is not UTF-8"
+_ANOTHER_TEXT = msg("This text was changed while you read it. Please read it as it is now.")
 
 
 class Introductions:
@@ -45,7 +47,7 @@ class Introductions:
         self._clock = clock
         self._offered = offered
         self.consent_text = consent_text
-        self._text_hash = hashlib.sha256(consent_text.encode()).hexdigest()
+        self.text_hash = hashlib.sha256(consent_text.encode()).hexdigest()
 
     def is_due(self, user: CurrentUser) -> bool:
         """Whether this user should see the introduction now."""
@@ -53,18 +55,27 @@ class Introductions:
 
     def lacks_consent(self, user: CurrentUser) -> bool:
         """Whether this user has to agree first."""
-        return bool(self.consent_text) and user.consented_to != self._text_hash
+        return bool(self.consent_text) and user.consented_to != self.text_hash
 
     def agreed_to_another(self, user: CurrentUser) -> bool:
         """Whether this user agreed to a text that has been changed since."""
         return self.lacks_consent(user) and user.consented_to is not None
 
-    def agree(self, user_id: int) -> None:
-        """The user agrees to the study's text as it is now; of each text the first time counts."""
+    def agree(self, user_id: int, text_hash: str) -> None:
+        """The user agrees to the study's text; of each text the first time counts.
+
+        Args:
+            text_hash: of the text that this user was shown.
+
+        Raises:
+            Conflict: the text is another one by now; nothing is noted.
+        """
+        if text_hash != self.text_hash:
+            raise Conflict(_ANOTHER_TEXT)
         with self._database.write() as session:
             user = queries.user_by_id(session, user_id, lock=True)
-            if user is not None and user.consented_to != self._text_hash:
-                user.consented_at, user.consented_to = self._clock(), self._text_hash
+            if user is not None and user.consented_to != text_hash:
+                user.consented_at, user.consented_to = self._clock(), text_hash
 
     def finish(self, user_id: int) -> None:
         """The user went through the introduction, or past it; the first time counts."""

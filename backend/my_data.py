@@ -1,13 +1,14 @@
 """Everything a user gave and everything made from it, as JSON Lines, a few rows at a time.
 
-What would tell which side is whose is left out of pairs that the user has not judged yet.
-Knows no page.
+What would tell which side is whose is left out of pairs that the user has not judged yet, and of
+the others it is noted that the user was told: a later verdict on them is not blind. Knows no page.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -61,29 +62,38 @@ class MyData:
         with self._database.read() as session:
             records = [_account(session, user_id), *_said(session, user_id)]
         yield from records
-        yield from self._batches(user_id, queries.comparisons, _comparisons)
-        yield from self._batches(user_id, queries.choices, _choices)
-        yield from self._batches(user_id, queries.scores, _scores)
+        write, read = self._database.write, self._database.read
+        yield from _batches(write, user_id, queries.comparisons, self._comparisons)
+        yield from _batches(read, user_id, queries.choices, _choices)
+        yield from _batches(read, user_id, queries.scores, _scores)
         vector = self._vectors.read(user_id) if self._vectors is not None else None
         if vector is not None:
             yield {"kind": "vector", "version": vector.version_id, "values": vector.values}
 
-    def _batches(
-        self,
-        user_id: int,
-        read: Callable[[Session, int, int, int], Sequence[Row]],
-        records: Callable[[Session, Sequence[Row]], list[Record]],
-    ) -> Iterator[Record]:
-        after = 0
-        while True:
-            with self._database.read() as session:
-                rows = read(session, user_id, after, _AT_ONCE)
-                made = records(session, rows)
-            yield from made
-            if len(rows) < _AT_ONCE:
-                return
-            last = rows[-1]
-            after = last.choice_id if isinstance(last, PrequentialScore) else last.id
+    def _comparisons(self, session: Session, rows: Sequence[Comparison]) -> list[Record]:
+        answered = queries.answered(session, [row.id for row in rows])
+        for row in rows:
+            if row.id in answered and row.revealed_at is None:
+                row.revealed_at = self._clock()
+        return [_comparison(row, row.id in answered) for row in rows]
+
+
+def _batches(
+    session_of: Callable[[], AbstractContextManager[Session]],
+    user_id: int,
+    read: Callable[[Session, int, int, int], Sequence[Row]],
+    records: Callable[[Session, Sequence[Row]], list[Record]],
+) -> Iterator[Record]:
+    after = 0
+    while True:
+        with session_of() as session:
+            rows = read(session, user_id, after, _AT_ONCE)
+            made = records(session, rows)
+        yield from made
+        if len(rows) < _AT_ONCE:
+            return
+        last = rows[-1]
+        after = last.choice_id if isinstance(last, PrequentialScore) else last.id
 
 
 def _account(session: Session, user_id: int) -> Record:
@@ -127,11 +137,6 @@ def _said(session: Session, user_id: int) -> Iterator[Record]:
             "expires_at": visit.expires_at,
             "ended_at": visit.revoked_at,
         }
-
-
-def _comparisons(session: Session, rows: Sequence[Comparison]) -> list[Record]:
-    answered = queries.answered(session, [row.id for row in rows])
-    return [_comparison(row, row.id in answered) for row in rows]
 
 
 def _comparison(row: Comparison, answered: bool) -> Record:

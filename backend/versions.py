@@ -107,7 +107,8 @@ class Versions:
         """Make an older version live again.
 
         Raises:
-            NotFound: no such version. Conflict: it is damaged, live already, or of another model.
+            NotFound: no such version. Conflict: it is damaged, live already, of another model, or
+            its directory turns out not to be there whole.
         """
         identity = self._engine.model_identity
         with self._database.write() as session:
@@ -129,6 +130,12 @@ class Versions:
                 )
             )
         self.follow()
+        served = self._engine.live_version
+        if served is not None and served.version_id != version_id:
+            raise Conflict(
+                f"Version {version_id} is damaged or not found here. "
+                f"Version {served.version_id} is served instead."
+            )
 
     def follow(self) -> None:
         """Swap the engine to the live version if it serves another one."""

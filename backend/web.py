@@ -6,7 +6,7 @@ the composition root, `/` last.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -170,22 +170,14 @@ class Visitors:
         """
         return str((await self._signed_in(request)).id)
 
-    def with_role(self, role: str) -> Callable[[Request], Awaitable[str]]:
-        """Gradio's `auth_dependency` for users with a role; 403 for the others."""
-
-        async def page_user_with_role(request: Request) -> str:
-            user = await self._signed_in(request)
-            try:
-                require_role(user, role)
-            except NotAllowed as error:
-                raise HTTPException(403, str(error)) from error
-            return str(user.id)
-
-        return page_user_with_role
-
     async def researcher_only(self, request: Request) -> str:
-        """Gradio's `auth_dependency` for the lab."""
-        return await self.with_role("researcher")(request)
+        """Gradio's `auth_dependency` for the lab; 403 for others than researchers."""
+        user = await self._signed_in(request)
+        try:
+            require_role(user, "researcher")
+        except NotAllowed as error:
+            raise HTTPException(403, str(error)) from error
+        return str(user.id)
 
     async def _signed_in(self, request: Request) -> CurrentUser:
         user = await self.current_user(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -112,6 +113,15 @@ def test_health_comes_first_then_readiness_and_the_admin_link_works_once(tmp_pat
         app.wait_ready()
         app.stop()
         assert not any("first admin" in line for line in app.lines)
+
+
+def test_a_start_under_way_can_be_cut_short(tmp_path: Path) -> None:
+    app = RunningApp(tmp_path, engine="echo")
+    assert httpx.get(f"{app.address}/healthz").status_code == 200
+    app.process.send_signal(signal.SIGINT)
+    app.wait_line("once more: at once")
+    app.process.send_signal(signal.SIGINT)
+    assert app.stop() == -signal.SIGINT
 
 
 def test_what_the_start_made_is_not_looked_through_for_garbage() -> None:

@@ -18,10 +18,11 @@ from starlette.responses import RedirectResponse, Response
 
 from backend.administration import INVITE_DAYS, MOST_USERS_SHOWN, Administration
 from backend.auth import Accounts, CurrentUser
-from backend.errors import AttuneError, NotFound, TooManyRequests
+from backend.errors import AttuneError, NotFound
 from backend.identity import ROLES, includes
-from backend.web import SESSION_COOKIE, SessionCookie, Visitors, status_of
+from backend.web import SESSION_COOKIE, SessionCookie, Visitors
 from backend.wording import msg
+from ui.forms import fields, show_form
 from ui.server_pages import ServerPages
 
 _FRESH_INVITE_COOKIE = "attune_invite"
@@ -35,12 +36,6 @@ _DONE = {
 }
 
 Step = Callable[[CurrentUser, dict[str, str]], Awaitable[Response]]
-
-
-async def fields(request: Request) -> dict[str, str]:
-    """The text fields of a posted form; files are not asked for and not kept."""
-    async with request.form(max_files=0, max_fields=20) as form:
-        return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,21 +148,19 @@ class AccountPage:
         form: Mapping[str, str] = MappingProxyType({}),
     ) -> Response:
         query = request.query_params
-        response = self.shown.show(
+        response = show_form(
+            self.shown,
             request,
             "account.html",
-            status_of(error) if error is not None else 200,
+            error,
             user=user,
             is_researcher=includes(user.role, "researcher"),
             wrong=wrong,
-            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
             username=form.get("username", ""),
             done=_DONE.get(query.get("done", "")),
             leaving="leaving" in query,
             **(await self._admins_part(request, user)),
         )
-        if isinstance(error, TooManyRequests):
-            response.headers["Retry-After"] = str(error.retry_after_s)
         if _FRESH_INVITE_COOKIE in request.cookies:
             self.cookie.set(response, _FRESH_INVITE_COOKIE, "", 0)
         return response

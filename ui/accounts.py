@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from backend.administration import Administration
 from backend.auth import Accounts, CurrentUser, SignedIn
-from backend.errors import AttuneError, NotFound, TooManyRequests
+from backend.errors import AttuneError, NotFound
 from backend.introductions import Introductions
 from backend.oauth import CALLBACK_PATH, LOGIN_PATH, HuggingFaceLogin
 from backend.web import (
@@ -27,9 +27,8 @@ from backend.web import (
     SessionCookie,
     Visitors,
     client_address,
-    status_of,
 )
-from ui.account_page import fields
+from ui.forms import fields, show_form
 from ui.intro import welcome_before
 from ui.language_choice import keep_language
 from ui.server_pages import ServerPages, local_path
@@ -76,6 +75,9 @@ class Door:
         form = await fields(request)
         target = local_path(form.get("next", "/"))
         name = form.get("username", "")
+        if user is not None and user.is_guest and form.get("leaving") != "yes":
+            # The page is from before this guest came: it did not say what would be left behind.
+            return self._form(request, "login.html", user, target, username=name)
         try:
             signed_in = await run_in_threadpool(
                 self.accounts.sign_in,
@@ -96,13 +98,14 @@ class Door:
         return self._form(request, "signup.html", None, target)
 
     async def signup(self, request: Request) -> Response:
+        user = await self.visitors.current_user(request)
         form = await fields(request)
         target = local_path(form.get("next", "/"))
         name = form.get("username", "")
         try:
-            signed_in = await self._new_account(request, None, form, None)
+            signed_in = await self._new_account(request, user, form, None)
         except AttuneError as error:
-            return self._form(request, "signup.html", None, target, error=error, username=name)
+            return self._form(request, "signup.html", user, target, error=error, username=name)
         return await self._enter(request, signed_in, target)
 
     async def to_login(self, _request: Request) -> Response:
@@ -243,13 +246,13 @@ class Door:
         username: str = "",
         **values: Any,
     ) -> Response:
-        response = self.shown.show(
+        return show_form(
+            self.shown,
             request,
             template,
-            status_of(error) if error is not None else 200,
+            error,
             user=user,
             next=target,
-            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
             username=username,
             signup=self.accounts.signup,
             guests=self.accounts.guests_welcome,
@@ -257,6 +260,3 @@ class Door:
             new_tab=self.embed,
             **values,
         )
-        if isinstance(error, TooManyRequests):
-            response.headers["Retry-After"] = str(error.retry_after_s)
-        return response

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.choosing import PREFERENCES
 from backend.comparison_views import ComparisonView
 from ui import markup
 from ui.compare_parts import Parts
@@ -18,7 +19,6 @@ from ui.markup import plain
 
 Updates = dict[Any, Any]
 
-PREFERENCES = ("a", "b")
 _CLEARLY = 2
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from backend.auth import Accounts
+from backend.choosing import PREFERENCES
 from backend.comparison_views import EMPTY_VIEW, ComparisonView
 from backend.comparisons import Desk
 from backend.insights import Insights
@@ -17,7 +18,6 @@ from backend.preferences import DeskPreferences
 from backend.wording import msg
 from ui import layout
 from ui.compare_drawing import (
-    PREFERENCES,
     Updates,
     clearly_drawn,
     pair_drawn,
@@ -128,12 +128,15 @@ class Handlers:
         """The handler of one side's second try."""
 
         def write_again(comparison_id: int | None, request: gr.Request) -> Updates:
-            with Attempt(self._languages.of(request)) as attempt:
+            language = self._languages.of(request)
+            with Attempt(language) as attempt:
                 user = signed_in(request, self._accounts)
                 if comparison_id is None:
-                    return self._say(self._languages.of(request).text(_STILL_WRITING))
-                view = self._desk.write_again(user.id, comparison_id, side.upper())
-                return {**self._show(view, request), **self._say(None)}
+                    return self._say(language.text(_STILL_WRITING))
+                with Attempt(language) as writing:
+                    view = self._desk.write_again(user.id, comparison_id, side.upper())
+                    return {**self._show(view, request), **self._say(None)}
+                return {**self._next(user.id, request), **self._say(writing.message)}
             return self._say(attempt.message)
 
         return write_again

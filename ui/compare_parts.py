@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.choosing import MOST_REASON_CHARACTERS
 from backend.wording import msg
 from ui import layout, page_blocks
 from ui.compare_help import Help, draw_help, help_button
@@ -55,7 +56,6 @@ _SIDE_HEAD = (
     '<h2><span class="letter" aria-hidden="true">{letter}</span>{name}'
     f'<span class="writing">{_WRITING}</span></h2>'
 )
-_MOST_REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ def _thanks() -> Thanks:
                 _OTHER_REASON_LABEL,
                 _OTHER_REASON_HINT,
                 "reason-text",
-                max_length=_MOST_REASON_CHARS,
+                max_length=MOST_REASON_CHARACTERS,
                 visible=False,
             )
             reply = gr.Button(_REPLY, elem_id="reply")

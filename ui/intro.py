@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from backend.auth import CurrentUser
+from backend.errors import AttuneError, InvalidInput
 from backend.introductions import Introductions
 from backend.web import WELCOME_PATH, Visitors
 from backend.wording import msg
-from ui.account_page import fields
+from ui.forms import fields, show_form
 from ui.server_pages import ServerPages, local_path
 
 AGREE_PATH = f"{WELCOME_PATH}/consent"
@@ -97,9 +98,12 @@ class IntroPages:
             return RedirectResponse(f"/login?next={WELCOME_PATH}", 303)
         form = await fields(request)
         target = local_path(form.get("next", "/"))
-        if form.get("agree") != "yes":
-            return self._consent(request, user, target, MUST_AGREE)
-        await run_in_threadpool(self.introductions.agree, user.id)
+        try:
+            if form.get("agree") != "yes":
+                raise InvalidInput(MUST_AGREE)
+            await run_in_threadpool(self.introductions.agree, user.id, form.get("text", ""))
+        except AttuneError as error:
+            return self._consent(request, user, target, error)
         due = self.introductions.is_due(user)
         return RedirectResponse(welcome_before(target) if due else target, 303)
 
@@ -112,19 +116,20 @@ class IntroPages:
         return RedirectResponse(target, 303)
 
     def _consent(
-        self, request: Request, user: CurrentUser, target: str, error: str | None = None
+        self, request: Request, user: CurrentUser, target: str, error: AttuneError | None = None
     ) -> Response:
         text = self.introductions.consent_text
-        return self.shown.show(
+        return show_form(
+            self.shown,
             request,
             "consent.html",
-            400 if error else 200,
+            error,
             user=user,
             paragraphs=text.replace("\r\n", "\n").split("\n\n"),
+            text_hash=self.introductions.text_hash,
             next=target,
             action=AGREE_PATH,
             changed=self.introductions.agreed_to_another(user),
-            error=self.shown.languages.of(request).text(error) if error else None,
         )
 
 

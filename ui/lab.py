@@ -192,7 +192,7 @@ def _number(value: Any) -> int | None:
 
 def _state(snapshot: LabSnapshot, row: RoundRow | None) -> str:
     """Names what the details and the choosers show; another name means: draw them again."""
-    rounds = " ".join(f"{r.id}{r.status[0]}" for r in snapshot.rounds)
+    rounds = " ".join(f"{r.id} {r.status}" for r in snapshot.rounds)
     versions = " ".join(str(v.id) for v in snapshot.versions if not (v.live or v.damaged))
     return f"{row.id if row else None} of {rounds}, {versions}"
 

@@ -42,7 +42,7 @@ _BLIND = (
     "A fixed share of comparisons sets a personal response beside a generic one, sides at random, "
     "and nobody is told. The figure is the share that personal wins; a tie and “both bad” are half "
     "a win each and are listed as what they are. These pairs are never trained on. Left out are "
-    "comparisons made by a version in which the user had no vector yet. "
+    "comparisons made when the user had no vector, no profile and no drafts to choose from yet. "
     "In brackets the 95% interval; it holds at every moment, however often one looks."
 )
 _PERSONAL = (
@@ -185,7 +185,7 @@ def users_table(rows: Iterable[UserEvidence]) -> str:
 def versions_table(rows: Iterable[VersionEvidence]) -> str:
     """Figures per version; blind comparisons without a vector stand apart."""
     return tables.table(
-        ("Version>", "Of", *_HEADINGS, "Before a vector: won, lost, tied, both bad>"),
+        ("Version>", "Of", *_HEADINGS, "Before anything personal: won, lost, tied, both bad>"),
         (
             (
                 str(row.version_id),

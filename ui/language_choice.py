@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from backend.auth import Accounts
 from backend.web import SessionCookie, Visitors
-from ui.account_page import fields
+from ui.forms import fields
 from ui.language import COOKIE, Languages
 from ui.server_pages import local_path
 

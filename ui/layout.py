@@ -89,11 +89,8 @@ def _current(active: bool) -> str:
 
 def account_of(user: CurrentUser, language: Language) -> gr.Button:
     """The account button's update: two letters of the name."""
-    letters = [part[0] for part in user.username.split() if part[0].isalnum()][:2]
-    initials = "".join(letters) if len(letters) == 2 else user.username[:2]
-    return gr.Button(
-        value=language.text(_GUEST) if user.is_guest else initials.upper(), link="/account"
-    )
+    letters = language.text(_GUEST) if user.is_guest else user.username[:2].upper()
+    return gr.Button(value=letters, link="/account")
 
 
 def chip_of(chip: Chip, language: Language) -> dict[str, Any]:

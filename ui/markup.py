@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 
-# What Markdown shows literally anyway: fenced and inline code (an open fence too, while a response
-# is still streaming in), formulas.
+# What Markdown shows literally within a paragraph: code between equal runs of backticks, formulas.
+# Where this is narrower than Markdown, code shows `&lt;`; nowhere is it wider.
 _LITERAL = re.compile(
-    r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`"
-    r"|\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)",
+    r"(?<![`\\])(?P<run>`{1,3})(?!`)[^\n]+?(?<!`)(?P=run)(?!`)"
+    r"|\$\$(?:(?!\n\s*\n).)*?\$\$|\\\[(?:(?!\n\s*\n).)*?\\\]|\\\((?:(?!\n\s*\n).)*?\\\)",
     re.DOTALL,
 )
+_FENCE = re.compile(r"(?P<indent> {0,3})(?P<fence>`{3,}(?=[^`]*$)|~{3,})")
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def plain(text: str) -> str:
@@ -31,21 +33,48 @@ def response(text: str) -> str:
 
     An image would be fetched by whoever reads the response, from wherever the model says.
     """
+    return _harmless(text)[0]
+
+
+def closed_response(text: str) -> str:
+    """The same where something follows: code that was never closed ends with the response."""
+    shown, fence = _harmless(text)
+    return f"{shown}\n{fence}" if fence else shown
+
+
+def _harmless(text: str) -> tuple[str, str]:
+    """The text, with tags only in fenced code; and the fence that was never closed, or nothing."""
+    shown: list[str] = []
+    words: list[str] = []  # since the last code
+    indent = fence = ""
+    for line in _LINES.findall(text.replace("\r\n", "\n").replace("\r", "\n")):
+        if fence and line.strip() and not line.startswith(indent):
+            fence = ""  # the list item ends that the code stood in
+        if fence:
+            shown.append(line)
+            if _closes(line, fence):
+                fence = ""
+        elif opened := _FENCE.match(line):
+            indent, fence = opened["indent"], opened["fence"]
+            shown += (_paragraphs("".join(words)), line)
+            words.clear()
+        else:
+            words.append(line)
+    return "".join((*shown, _paragraphs("".join(words)))), fence
+
+
+def _closes(line: str, fence: str) -> bool:
+    bare = line.strip()
+    return len(bare) >= len(fence) and set(bare) == {fence[0]}
+
+
+def _paragraphs(text: str) -> str:
     shown: list[str] = []
     end = 0
     for literal in _LITERAL.finditer(text):
         shown += (_without_tags(text[end : literal.start()]), literal.group())
         end = literal.end()
     return "".join((*shown, _without_tags(text[end:])))
-
-
-def closed_response(text: str) -> str:
-    """The same where something follows: code that was never closed ends with the response."""
-    shown = response(text)
-    for fence in ("```", "~~~"):
-        if len(re.findall(rf"^ {{0,3}}{fence}", shown, re.MULTILINE)) % 2:
-            shown += f"\n{fence}"
-    return shown
 
 
 def _without_tags(text: str) -> str:

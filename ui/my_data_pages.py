@@ -17,8 +17,8 @@ from backend.auth import CurrentUser
 from backend.erasure import Erasure
 from backend.errors import AttuneError
 from backend.my_data import MyData
-from backend.web import SessionCookie, Visitors, status_of
-from ui.account_page import fields
+from backend.web import SessionCookie, Visitors
+from ui.forms import fields, show_form
 from ui.server_pages import ServerPages
 from ui.taste_parts import DOWNLOAD_PATH, ERASE_PATH
 
@@ -80,14 +80,7 @@ class MyDataPages:
     def _form(
         self, request: Request, user: CurrentUser, error: AttuneError | None = None, typed: str = ""
     ) -> Response:
-        return self.shown.show(
-            request,
-            "erase.html",
-            status_of(error) if error is not None else 200,
-            user=user,
-            typed=typed,
-            error=self.shown.languages.of(request).sentence(error.sentence) if error else None,
-        )
+        return show_form(self.shown, request, "erase.html", error, user=user, typed=typed)
 
 
 def _to_login(target: str) -> Response:

@@ -14,6 +14,7 @@ import gradio as gr
 
 from backend.auth import Accounts
 from backend.choosing import MOST_REASON_CHARACTERS, PREFERENCES
+from backend.errors import Conflict
 from backend.history import ChoiceRow, History
 from backend.insights import Insights
 from backend.profiles import MOST_CHARACTERS, Profiles
@@ -184,7 +185,8 @@ class _Words:
         with Attempt(self._services.languages.of(request)) as attempt:
             user = signed_in(request, self._services.accounts)
             self._services.profiles.write(user.id, text)
-            return self._closed(user.id, WORDS_SAVED if text.strip() else WORDS_ERASED, request)
+            saved = WORDS_SAVED if self._services.profiles.used else WORDS_UNUSED
+            return self._closed(user.id, saved if text.strip() else WORDS_ERASED, request)
         return self._say(attempt.message)
 
     def erase(self, request: gr.Request) -> Updates:
@@ -292,22 +294,29 @@ class _Past:
         return open_line
 
     def save(self, entered: dict[Any, Any], request: gr.Request) -> Updates:
-        """A new choice in place of the old one; on a mistake the panel keeps what was entered."""
-        parts = self._parts
-        with Attempt(self._services.languages.of(request)) as attempt:
+        """A new choice in place of the old one; on a mistake the panel keeps what was entered.
+
+        Where the choice was changed elsewhere meanwhile, the panel shows how it stands now.
+        """
+        parts, language = self._parts, self._services.languages.of(request)
+        with Attempt(language) as attempt:
             user = signed_in(request, self._services.accounts)
-            self._services.history.change(
-                user.id,
-                int(entered[parts.comparison_id] or 0),
-                int(entered[parts.choice_id] or 0),
-                verdict=entered[parts.verdict] or "",
-                strength=entered[parts.strength],
-                reason=entered[parts.reason] or "",
-            )
+            comparison_id = int(entered[parts.comparison_id] or 0)
+            try:
+                self._services.history.change(
+                    user.id,
+                    comparison_id,
+                    int(entered[parts.choice_id] or 0),
+                    verdict=entered[parts.verdict] or "",
+                    strength=entered[parts.strength],
+                    reason=entered[parts.reason] or "",
+                )
+                panel = {**self._closed(), **self._say(language.text(CHANGED))}
+            except Conflict as error:
+                panel = self._open(user.id, comparison_id, request)
+                panel |= self._say(language.sentence(error.sentence))
             offset = int(entered[parts.offset] or 0)
-            listed = self._page(user.id, entered[parts.search], offset, request)
-            said = self._services.languages.of(request).text(CHANGED)
-            return {**listed, **self._closed(), **self._say(said)}
+            return {**self._page(user.id, entered[parts.search], offset, request), **panel}
         return self._say(attempt.message)
 
     def close(self) -> Updates:

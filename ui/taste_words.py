@@ -30,6 +30,7 @@ BEHIND = Counted(
 )
 CONTROL = msg("Someone else’s taste foresaw {share} of {count} of them.")
 NO_CONTROL = msg("Someone else’s taste, for comparison: too few choices yet.")
+APART_NEITHER = msg("Without your taste it leans to neither response, so that figure is a coin’s.")
 APART_NEVER = msg("With your taste and without it, it has not expected different things so far.")
 APART_FEW = msg(
     "Choices where it expected different things with your taste and without it: {count}, of which "
@@ -127,7 +128,7 @@ def known_lines(taste: Taste, language: Language) -> tuple[str, ...]:
     if wrong.count >= FEWEST:
         share = percent(wrong.share, language)
         control = language.text(CONTROL, share=share, count=wrong.count)
-    return (language.text(FORESEEN), behind, control, _apart(taste.apart, language))
+    return (language.text(FORESEEN), behind, control, _apart(taste, language))
 
 
 def blind_figure(taste: Taste, language: Language) -> str:
@@ -195,7 +196,10 @@ def curve_svg(taste: Taste, language: Language) -> str:
     )
 
 
-def _apart(figure: Figure, language: Language) -> str:
+def _apart(taste: Taste, language: Language) -> str:
+    figure = taste.apart
+    if taste.generic.tally.halves == taste.generic.count:  # styled users: it is the base model
+        return language.text(APART_NEITHER)
     if not figure.count:
         return language.text(APART_NEVER)
     if figure.count < FEWEST:

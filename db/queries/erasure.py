@@ -26,10 +26,8 @@ from db.models import (
     Version,
     WebSession,
 )
+from db.queries.users import ERASED, erased
 
-# No name that people may take has a colon in it.
-_GONE = "erased: {number}"
-_GONE_PREFIX = "erased: "
 _UNSEEN = {"synchronize_session": False}
 
 
@@ -69,7 +67,7 @@ def without_samples(gate: Mapping[str, Any], users: Collection[int]) -> dict[str
 
 def make_nameless(user: User, at: datetime) -> None:
     """Leave nothing in the row but its number and that nobody can sign in."""
-    user.username = user.username_key = _GONE.format(number=user.id)
+    user.username = user.username_key = f"{ERASED}{user.id}"
     user.password_hash = user.hf_subject = user.persona = user.liked_topics = None
     user.profile = user.language = ""
     user.role, user.is_guest, user.keys_off = "annotator", False, False
@@ -80,7 +78,7 @@ def make_nameless(user: User, at: datetime) -> None:
 
 def erased_ids(session: Session) -> frozenset[int]:
     """Users who were erased."""
-    gone = select(User.id).where(User.username_key.startswith(_GONE_PREFIX))
+    gone = select(User.id).where(erased())
     return frozenset(session.scalars(gone))
 
 
@@ -89,7 +87,7 @@ def with_late_rows(session: Session) -> Sequence[int]:
     late = or_(
         exists().where(Comparison.user_id == User.id), exists().where(Prompt.owner_id == User.id)
     )
-    statement = select(User.id).where(User.username_key.startswith(_GONE_PREFIX), late)
+    statement = select(User.id).where(erased(), late)
     return session.scalars(statement).all()
 
 

@@ -21,6 +21,7 @@ from db.models import (
     Version,
 )
 from db.queries.comparisons import COUNTED, effective, judged_texts, repeated
+from db.queries.users import erased
 
 _CONSUMING = ("new", "held_out", "no_pair")
 
@@ -120,6 +121,18 @@ def count_waiting(session: Session, identity: str) -> int:
         Choice.verdict.in_(COUNTED), effective(), ~consumed(), made_with(identity)
     )
     return session.scalar(statement) or 0
+
+
+def teaches(session: Session, identity: str) -> bool:
+    """Whether a pair waits that a round may learn from: no tie, not blind, no repeat."""
+    statement = (
+        select(Choice.id)
+        .join(Comparison, Comparison.id == Choice.comparison_id)
+        .where(Choice.verdict.in_(("a", "b")), Comparison.purpose != "blind", ~repeated())
+        .where(effective(), ~consumed(), made_with(identity))
+        .limit(1)
+    )
+    return session.scalar(statement) is not None
 
 
 def held_out_choices(
@@ -290,10 +303,10 @@ def fail_running(session: Session, before_epoch: int, reason: str, at: datetime)
 
 
 def users_with_counts(session: Session) -> Sequence[tuple[User, int, int, datetime | None]]:
-    """Every user with choices that stand, how many are consumed, and the time of the last one."""
+    """Every user: how many choices stand, how many are consumed, and the time of the last one."""
     mine = (Choice.user_id == User.id, Choice.verdict.in_(COUNTED), effective())
     count = select(func.count(Choice.id)).where(*mine).scalar_subquery()
     used = select(func.count(Choice.id)).where(*mine, consumed()).scalar_subquery()
     last = select(func.max(Choice.created_at)).where(*mine).scalar_subquery()
-    statement = select(User, count, used, last).order_by(count.desc(), User.id)
+    statement = select(User, count, used, last).where(~erased()).order_by(count.desc(), User.id)
     return [(user, n, m, at) for user, n, m, at in session.execute(statement)]

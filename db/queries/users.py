@@ -10,10 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from db.models import Comparison, Invite, LoginFailure, Response, User, WebSession
+
+# Begins the name of a row whose user was erased; no name that people may take has a colon in it.
+ERASED = "erased: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,15 @@ def touch_user(session: Session, user_id: int, now: datetime) -> None:
     session.execute(update(User).where(User.id == user_id).values(seen_at=now))
 
 
+def erased() -> ColumnElement[bool]:
+    """True for a row that somebody who was erased has left: it is nobody's account any more."""
+    return User.username_key.startswith(ERASED)
+
+
 def list_users(session: Session, search: str, limit: int) -> Sequence[User]:
     """Users whose name contains `search`; full accounts first, then by name."""
-    query = select(User).order_by(User.is_guest, User.is_simulated, User.username_key)
+    query = select(User).where(~erased())
+    query = query.order_by(User.is_guest, User.is_simulated, User.username_key)
     if search:
         query = query.where(User.username_key.contains(search, autoescape=True))
     return session.scalars(query.limit(limit)).all()

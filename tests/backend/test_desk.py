@@ -146,10 +146,15 @@ def test_a_follow_up_goes_on_with_the_chosen_response(make_house: MakeHouse) -> 
     assert row(house, comparison_id(second)).continues_id == first.comparison_id
     assert house.desk.ready(user) == second, "also after a reload"
     choice = house.desk.choose(user, comparison_id(second), "a")
+    house.desk.explain(user, choice, "clearer")  # while the reply was being typed
     third = last(house.desk.follow_up(user, choice, "Why?"))
     assert [turn["role"] for turn in third.earlier] == ["user", "assistant"] * 2
     with pytest.raises(NotFound):
         next(house.desk.follow_up(other, choice, "Why?"))
+    gone = house.desk.choose(user, comparison_id(third), "a")
+    house.desk.undo(user)
+    with pytest.raises(Conflict, match="changed since"):
+        next(house.desk.follow_up(user, gone, "Why?"))
     house.desk.choose(user, comparison_id(third), "tie")
     with house.database.read() as session:
         tie = session.scalars(select(Choice.id).order_by(Choice.id.desc())).first()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from backend.administration import Administration
 from backend.auth import Accounts, CurrentUser
 from backend.engines.base import VersionRef
 from backend.erasure import Erasure
@@ -31,6 +32,7 @@ from db.models import (
     Version,
     WebSession,
 )
+from db.queries.rounds import users_with_counts
 from db.session import Database
 from tests.backend.house import CONFIG, LIMIT_S, House
 from tests.backend.judged import Judged
@@ -135,6 +137,19 @@ def test_only_the_own_name_confirms(judged: Judged, erasure: Erasure) -> None:
         erasure.erase(user, "mia")
     with pytest.raises(NotFound):
         erasure.erase(judged.user("persona", simulated=True), "persona")
+
+
+def test_who_was_erased_is_no_user_to_manage(
+    judged: Judged, erasure: Erasure, admin: CurrentUser
+) -> None:
+    user = judged.user("mia")
+    erasure.erase(user, "mia")
+    administration = Administration(judged.database, clock=judged.clock)
+    assert [person.id for person in administration.users(admin.id, "")] == [admin.id]
+    with pytest.raises(NotFound):
+        administration.enable(admin.id, user)
+    with judged.database.read() as session:
+        assert [row.id for row, *_ in users_with_counts(session)] == [admin.id]
 
 
 def test_the_last_admin_stays(erasure: Erasure, admin: CurrentUser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.auth import Accounts
-from backend.errors import ConfigurationError
+from backend.errors import ConfigurationError, Conflict
 from backend.introductions import Introductions, read_consent
 from db.models import User
 from db.session import Database
@@ -22,7 +22,7 @@ def test_both_are_noted_once(database: Database, accounts: Accounts, clock: Cloc
     assert asks.lacks_consent(user)
     first = clock()
     for _ in range(2):
-        asks.agree(user.id)
+        asks.agree(user.id, asks.text_hash)
         asks.finish(user.id)
         clock.forward(hours=1)
     now = accounts.user(user.id)
@@ -31,7 +31,7 @@ def test_both_are_noted_once(database: Database, accounts: Accounts, clock: Cloc
     with database.read() as session:
         row = session.get_one(User, user.id)
     assert (row.introduced_at, row.consented_at) == (first, first)
-    asks.agree(999)
+    asks.agree(999, asks.text_hash)
     asks.finish(999)
 
 
@@ -40,13 +40,16 @@ def test_a_changed_text_is_agreed_to_anew(
 ) -> None:
     first = Introductions(database, clock=clock, consent_text="Yes?")
     user_id = accounts.sign_up("mara", GOOD, address=HOME).user.id
-    first.agree(user_id)
+    first.agree(user_id, first.text_hash)
     clock.forward(days=1)
     second = Introductions(database, clock=clock, consent_text="Yes, and more?")
     user = accounts.user(user_id)
     assert (first.lacks_consent(user), first.agreed_to_another(user)) == (False, False)
     assert (second.lacks_consent(user), second.agreed_to_another(user)) == (True, True)
-    second.agree(user_id)
+    with pytest.raises(Conflict, match="as it is now"):
+        second.agree(user_id, first.text_hash)
+    assert second.lacks_consent(accounts.user(user_id))
+    second.agree(user_id, second.text_hash)
     assert not second.lacks_consent(accounts.user(user_id))
     with database.read() as session:
         assert session.get_one(User, user_id).consented_at == clock()

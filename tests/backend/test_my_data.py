@@ -12,7 +12,7 @@ from backend import my_data
 from backend.errors import NotFound
 from backend.my_data import MyData
 from backend.vector_files import OwnVector, VectorFiles
-from db.models import UnwantedPrompt, User, WebSession
+from db.models import Comparison, UnwantedPrompt, User, WebSession
 from db.session import Database
 from tests.backend.judged import Judged
 from tests.conftest import Clock
@@ -87,6 +87,22 @@ def test_a_pair_not_yet_judged_does_not_say_which_side_is_whose(judged: Judged) 
         assert pair["answered"] is False
         assert "purpose" not in pair
         assert all(set(response) == {"side", "text"} for response in pair["responses"])
+
+
+def test_what_was_handed_out_is_noted_as_blind_no_more(judged: Judged) -> None:
+    user, other, version = judged.user("mia"), judged.user("jo"), judged.version()
+    answered, waiting = judged.comparison(user, version), judged.comparison(user, version)
+    judged.choice(user, answered, "tie")
+    others = judged.comparison(other, version)
+    judged.choice(other, others, "tie")
+    told = judged.clock()
+    for _ in range(2):
+        (first, _second) = of(download(judged, user), "comparison")
+        assert first["revealed_at"] == told.isoformat()
+        judged.clock.forward(hours=1)
+    with judged.database.read() as session:
+        revealed = {n: session.get_one(Comparison, n).revealed_at for n in (waiting, others)}
+    assert revealed == {waiting: None, others: None}
 
 
 def test_many_rows_come_batch_by_batch(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:

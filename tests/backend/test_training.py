@@ -92,6 +92,20 @@ def test_blind_pairs_and_ties_are_counted_but_never_trained_on(
     assert str(house.insights.chip(house.user).until_next) == "learns again in 8"
 
 
+def test_ties_alone_promise_no_round(make_house: Callable[..., House]) -> None:
+    house = make_house()
+    for _ in range(8):
+        view = list(house.desk.stream(house.user))[-1]
+        assert view.comparison_id is not None
+        house.desk.choose(house.user, view.comparison_id, "tie")
+    house.training.tick()
+    house.training.wait(LIMIT_S)
+    assert house.newest_round() is None
+    assert str(house.insights.chip(house.user).until_next) == "learns again in 1"
+    house.choose(4)
+    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
+
+
 def test_nan_fails_the_round_and_consumes_nothing(make_house: Callable[..., House]) -> None:
     house = make_house(config=replace(CONFIG, learning_rate_adapter=1e30, epochs=3))
     live = house.live
@@ -100,7 +114,7 @@ def test_nan_fails_the_round_and_consumes_nothing(make_house: Callable[..., Hous
     assert failed.status == "failed"
     assert failed.reason
     assert house.live == live
-    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
+    assert str(house.insights.chip(house.user).until_next) == "tries again later"
     assert not (house.folder / f"round-{failed.id:06d}").exists()
     assert house.round().id == failed.id  # not at once again
     house.clock.forward(seconds=16)
@@ -119,7 +133,7 @@ def test_a_refused_round_is_kept_and_never_goes_live(make_house: Callable[..., H
     gate = house.insights.gate(refused.id)
     assert gate is not None
     assert not gate.passed
-    assert str(house.insights.chip(house.user).until_next) == "learns in a moment"
+    assert str(house.insights.chip(house.user).until_next) == "tries again later"
 
 
 def test_a_refused_round_stays_so_when_the_engine_cannot_follow(

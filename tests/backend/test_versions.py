@@ -86,6 +86,20 @@ def test_a_version_whose_folder_is_missing_here_is_not_marked_as_damaged(
         assert served(engine) == second
 
 
+def test_a_version_that_is_not_there_whole_is_not_said_to_be_live(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house()
+    first = house.live
+    house.choose(4)
+    house.round()
+    second = house.live
+    (house.folder / f"initial-{IDENTITY[:12]}").rename(house.folder / "away")
+    with pytest.raises(Conflict, match=f"Version {second} is served instead"):
+        house.versions.roll_back(first, house.user)
+    assert house.live == second
+
+
 def test_a_missed_directory_is_looked_for_again_and_no_round_begins_meanwhile(
     make_house: Callable[..., House],
 ) -> None:

@@ -140,6 +140,24 @@ def test_a_guest_is_in_with_one_click_and_keeps_the_account(site: Site) -> None:
     assert who(client) == user_id
 
 
+def test_a_form_from_before_the_guest_came_loses_nothing(site: Site) -> None:
+    site.member("mara")
+    client = site.visitor()
+    client.post("/guest")
+    user_id = who(client)
+    form = {"username": "mara", "password": GOOD}
+    assert "leaves them behind" in text(client.post("/login", data=form))
+    assert who(client) == user_id
+    assert client.post("/signup", data={**form, "username": "jonas"}).status_code == 303
+    assert who(client) == user_id
+    other = site.visitor()
+    other.post("/guest")
+    page = other.get("/login").text
+    assert 'name="leaving" value="yes"' in page
+    assert other.post("/login", data={**form, "leaving": "yes"}).status_code == 303
+    assert "mara" in text(other.get("/account"))
+
+
 def test_a_guest_is_asked_before_leaving_for_good(site: Site) -> None:
     client = site.visitor()
     client.post("/guest")

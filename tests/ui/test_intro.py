@@ -91,9 +91,15 @@ def test_nobody_takes_part_without_agreeing(make_site: Callable[..., Site]) -> N
         assert "tick the box" in text(refused)
         assert client.get("/").status_code == 303
         assert client.get("/taste/data.jsonl").status_code == 200  # one's data stays one's own
-    agree = {"agree": "yes", "next": "/taste/"}
+    shown = re.search(r'name="text" value="(\w+)"', page.text)
+    assert shown is not None
+    agree = {"agree": "yes", "next": "/taste/", "text": shown[1]}
     member = site.visitor()
     member.post("/login", data={"username": "mara", "password": GOOD})
+    stale = member.post("/welcome/consent", data={**agree, "text": "of another text"})
+    assert stale.status_code == 409
+    assert "changed while you read it" in text(stale)
+    assert member.get("/").headers["location"] == "/welcome?next=/"
     agreed = member.post("/welcome/consent", data=agree)
     assert agreed.headers["location"] == "/welcome?next=%2Ftaste%2F"
     assert "Step 1 of 3" in text(member.get("/welcome"))

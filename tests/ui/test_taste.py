@@ -286,6 +286,11 @@ def test_two_tabs_cannot_both_change_it(guest: Guest, judged: Judged, stored: St
     second.locator("#past-save").click()
     expect(second.locator("#past-notice")).to_contain_text("changed elsewhere")
     assert stored.standing(name) == [("both_bad", None, None)]
+    expect(second.get_by_label("Both bad")).to_be_checked()  # it shows how it stands …
+    second.get_by_label("Tie").check()
+    second.locator("#past-save").click()  # … and can be changed from there
+    expect(second.locator("#past-notice")).to_contain_text("Saved")
+    assert stored.standing(name) == [("tie", None, None)]
 
 
 def test_someone_elses_choice_is_neither_shown_nor_changed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,13 @@ def test_a_share_comes_with_its_count_its_range_and_its_controls() -> None:
 def test_yours_is_better_only_where_its_range_is_above_one_half(apart: Tally, words: str) -> None:
     told = plain(taste_words.known_lines(taste(Tally(30, 0, 20), apart=apart), ENGLISH))
     assert words in told
+
+
+def test_nothing_stands_apart_from_a_model_that_leans_to_neither() -> None:
+    of_styled = replace(taste(Tally(30, 0, 20)), generic=Figure(Tally(0, 50, 0)))
+    told = plain(taste_words.known_lines(of_styled, ENGLISH))
+    assert "leans to neither" in told
+    assert "expected different things" not in told
 
 
 @pytest.mark.parametrize(
