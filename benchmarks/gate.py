@@ -4,11 +4,12 @@ Sound versions are trained on the choices of simulated users; good candidates ar
 rounds, bad ones are sound versions damaged on purpose. Each goes through the measuring and the
 judgement that a round goes through. Whether a bad one is really bad is asked of a yardstick the
 gate does not see: other prompts, other pairs, longer texts. One that is not is left out and
-counted. Every candidate is written to the result file as soon as it is judged.
+counted. Every candidate is written to the result file as soon as it is judged. A round unlearns
+what suits its user worse than nothing before the gate looks; here the gate has to see it.
 
 The figures kept are those the judge reads, so that `--judge-again` can say what other bounds would
-have decided without measuring anything again. One half of the candidates, drawn by name, is there
-to set bounds by, the other to report on (`gate_report.set_aside`).
+have decided without measuring anything again. Bounds were set by candidates of six sound rounds;
+the fresh ones come from six others, which were first looked at when the bounds stood.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from transformers import AutoTokenizer
 from backend.base_model import resolve
 from benchmarks import devices
 from benchmarks.gate_candidates import Candidate, bad, good
+from benchmarks.gate_damage import CHILDREN
 from benchmarks.gate_report import (
     DOCUMENT,
+    FRESH,
     RESULTS,
     document,
+    is_fresh,
     read_records,
     summarize,
     write_records,
@@ -85,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             "machine": f"{devices.machine(base.device)}, {torch.get_num_threads()} threads",
             "day": datetime.now(UTC).date().isoformat(),
         }
-        wanted = [f"good-{n:03}" for n in range(asked.good)]
-        wanted += [f"bad-{n:03}" for n in range(asked.bad)]
-        for name in sorted(wanted, key=lambda name: (int(name[-3:]), name)):
+        for name in _wanted(asked):
             if name not in known:
                 known[name] = {"recipe": recipe, **where, **bench.judged(name)}
                 write_records(asked.results, known)
@@ -110,8 +112,9 @@ class Bench:
 
     def judged(self, name: str) -> dict[str, Any]:
         """The record of one candidate: how it came about, figures, verdict, yardstick."""
-        number = int(name[-3:])
-        candidate = (good if name.startswith("good") else bad)(self._world, number)
+        make = good if "good" in name else bad
+        first_child = len(CHILDREN) if is_fresh(name) else 0
+        candidate = make(self._world, int(name[-3:]), first_child=first_child)
         started, cpu = time.perf_counter(), time.process_time()
         figures = self._measured(candidate)
         seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
@@ -176,6 +179,18 @@ class Bench:
         return self._before[key]
 
 
+def _wanted(asked: argparse.Namespace) -> list[str]:
+    """Names of candidates, those by which bounds were set first, good and bad in turn."""
+    named = [
+        [f"good-{n:03}" for n in range(asked.good)] + [f"bad-{n:03}" for n in range(asked.bad)],
+        [f"{FRESH}good-{n:03}" for n in range(asked.fresh_good)]
+        + [f"{FRESH}bad-{n:03}" for n in range(asked.fresh_bad)],
+    ]
+    return [
+        name for some in named for name in sorted(some, key=lambda name: (int(name[-3:]), name))
+    ]
+
+
 def _embedded(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:
     model = resolve("embedded", None, cache)
     return load_language_model(model.path, model.identity), TrainConfig(), Sizes()
@@ -192,6 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("--bad", type=int, default=232, help="so many bad candidates")
     parser.add_argument("--good", type=int, default=50, help="so many good candidates")
+    parser.add_argument("--fresh-bad", type=int, default=90, help="the same of six other rounds")
+    parser.add_argument("--fresh-good", type=int, default=30)
     parser.add_argument("--tiny", action="store_true", help="a random model, to see that it runs")
     parser.add_argument("--resume", action="store_true", help="keep what the result file holds")
     parser.add_argument("--judge-again", action="store_true", help="measure nothing, judge anew")

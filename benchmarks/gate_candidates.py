@@ -10,6 +10,9 @@ from benchmarks.gate_damage import CHILDREN, CLASSES, WAYS, noisy, on_the_way
 from benchmarks.gate_world import Sound, Weights, World
 
 
+_SHARES = (1.0, 0.5, 0.75, 0.25, 1.15, 0.9, 0.6, 0.35, 1.05, 0.8)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One candidate and how it came about.
@@ -29,12 +32,15 @@ class Candidate:
     hurt: tuple[int | None, ...]
 
 
-def good(world: World, number: int) -> Candidate:
-    """A sound round at some share of its way, every third with the least noise."""
-    child = world.child(CHILDREN[number % len(CHILDREN)])
-    # Children, shares and noise come in turn; the second term keeps turns from repeating.
-    share = (1.0, 0.5, 0.75, 0.25, 1.15)[(number + number // 30) % 5]
-    noise = 0.02 if number % 3 == 2 else 0.0
+def good(world: World, number: int, *, first_child: int = 0) -> Candidate:
+    """A sound round at some share of its way, every third with the least noise.
+
+    No two of the first sixty are the same round at the same share.
+    """
+    turn, place = divmod(number, len(CHILDREN))
+    child = world.child(first_child + CHILDREN[place])
+    share = _SHARES[(turn + place) % len(_SHARES)]
+    noise = 0.02 if number % 3 == turn % 3 else 0.0
     parent = world.parent()
     weights = on_the_way(parent.weights, child.weights, share, child)
     if noise:
@@ -51,16 +57,16 @@ def good(world: World, number: int) -> Candidate:
     )
 
 
-def bad(world: World, number: int) -> Candidate:
+def bad(world: World, number: int, *, first_child: int = 0) -> Candidate:
     """The `number`-th bad candidate: classes, their ways, sound rounds and strengths in turn."""
     kind = CLASSES[number % len(CLASSES)]
     ways = WAYS[kind]
     turn, which = divmod(number // len(CLASSES), len(ways))
     way = ways[which]
     lap, place = divmod(turn, len(way.children))
-    sound = world.child(way.children[place])
+    sound = world.child(first_child + way.children[place])
     strength = way.strengths[(lap + place) % len(way.strengths)]  # another one in each lap
-    generator = torch.Generator().manual_seed(1000 + number)
+    generator = torch.Generator().manual_seed(1000 * (1 + first_child) + number)
     weights, hurt = way.apply(world, sound, strength, generator)
     return Candidate(
         parent=world.parent(),

@@ -300,12 +300,18 @@ def _round_pair_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
 
 
 def _groups(pairs: Sequence[RoundPair]) -> dict[str, list[RoundPair]]:
-    """The pairs of each user who has enough of them, and of all where that is somebody else."""
+    """The pairs of each user who has enough of them, and of those together who have not.
+
+    Where even together these have too few, they are asked with everybody's.
+    """
     by_user: dict[str, list[RoundPair]] = {}
     for pair in pairs:
         by_user.setdefault(f"user {pair.user_id}", []).append(pair)
     groups = {who: own for who, own in by_user.items() if len(own) >= FEW_PAIRS}
-    if len(groups) != 1:
+    others = [pair for own in by_user.values() if len(own) < FEW_PAIRS for pair in own]
+    if groups and len(others) >= FEW_PAIRS:
+        groups["the other users together"] = others
+    elif others:
         groups["all users together"] = list(pairs)
     return groups
 

@@ -110,7 +110,9 @@ def measure(
         *most_touched(took_part, config.gate.probe_users),
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
-    profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in took_part}
+    # As each is served now: a replayed pair has the words of its day, and stands behind new ones.
+    latest = sorted(took_part, key=lambda pair: pair.pair_id)
+    profiles: dict[int | None, str] = {pair.user_id: pair.profile for pair in latest}
     probing = Probing(base, adapter, tuple(examination.prompts), profiles, base_texts, config)
     vectors = {user: users.prefix(user) for user in writers}
     seed = config.seed + examination.round_id

@@ -103,6 +103,12 @@ def test_users_with_few_pairs_are_asked_together() -> None:
     assert judge(replace(HEALTHY, round_pairs=few), BOUNDS) == ()
     (reason,) = judge(replace(HEALTHY, round_pairs=few[:2]), BOUNDS)
     assert reason.startswith("all users together: what was learnt suits worse than nothing")
+    many = own_over_unlearnt(-0.4, -0.4, -0.4, user=5)
+    (reason,) = judge(replace(HEALTHY, round_pairs=(*many, *few[:1])), BOUNDS) or ("",)
+    assert reason == ""  # one pair tells little
+    rest = own_over_unlearnt(0.3, 0.3, user=6)
+    (reason,) = judge(replace(HEALTHY, round_pairs=(*many, *few[:2], *rest)), BOUNDS)
+    assert reason.startswith("the other users together: what was learnt suits worse than nothing")
 
 
 @pytest.mark.parametrize(
