@@ -201,7 +201,7 @@ def _wire(page: gr.Blocks, parts: Parts, handlers: _Handlers) -> None:
     def on(
         trigger: Callable[..., Any], fn: Callable[..., Any], inputs: Any, outputs: list[Any]
     ) -> None:
-        trigger(fn, inputs, outputs, queue=False, show_progress="hidden", api_visibility="private")
+        trigger(fn, inputs, outputs, **layout.DIRECT)
 
     shown = [parts.chosen, parts.drawn]
     on(page.load, handlers.refresh, shown, parts.lists)

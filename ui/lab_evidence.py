@@ -28,6 +28,7 @@ from backend.evidence import (
 )
 from ui import tables
 from ui.lab_blocks import question
+from ui.layout import DIRECT
 from ui.markup import plain
 from ui.session import Attempt, researcher
 
@@ -148,14 +149,7 @@ def wire(page: gr.Blocks, parts: EvidenceParts, evidence: Evidence, accounts: Ac
     """Connect the card; call inside the page's `with` block."""
     handlers = _Handlers(parts, evidence, accounts)
     for trigger in (page.load, gr.Timer(_REFRESH_S).tick, parts.whose.input):
-        trigger(
-            handlers.refresh,
-            [parts.whose, parts.drawn],
-            parts.all,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        trigger(handlers.refresh, [parts.whose, parts.drawn], parts.all, **DIRECT)
 
 
 def in_words(snapshot: Snapshot) -> str:

@@ -14,6 +14,7 @@ from backend.auth import Accounts
 from backend.persona_cast import COUNTS, first_rules
 from backend.personas import Personas, Running
 from ui import tables
+from ui.layout import DIRECT
 from ui.markup import plain
 from ui.session import Attempt, researcher
 
@@ -87,14 +88,7 @@ def wire(page: gr.Blocks, parts: PersonaParts, personas: Personas, accounts: Acc
         (parts.run.click, handlers.run, parts.count, parts.all),
         (parts.stop.click, handlers.stop, None, parts.all),
     ):
-        trigger(
-            handler,
-            inputs,
-            outputs,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        trigger(handler, inputs, outputs, **DIRECT)
 
 
 def in_words(running: Running) -> str:

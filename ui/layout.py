@@ -42,6 +42,12 @@ _VERSION = msg("version {version}")
 _CHOICES = Counted("{count} choice", "{count} choices")
 _SCRIPT_TEXT = re.compile(r'\bmsg\("(.*?)"\)')
 QUEUE_SIZE = 64
+# How events are wired that answer at once: outside the queue.
+DIRECT: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 _TEMPORARY_FILES_S = 24 * 3600
 
 

@@ -7,6 +7,7 @@ all of it goes through one of these two into `gr.Markdown`, which sanitizes once
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # What Markdown shows literally within a paragraph: code between equal runs of backticks, formulas.
 # Where this is narrower than Markdown, code shows `&lt;`; nowhere is it wider.
@@ -26,6 +27,11 @@ def plain(text: str) -> str:
     line breaks included, so the result is one inert line (show it with `white-space: pre-wrap`).
     """
     return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text.strip())
+
+
+def paragraphs(lines: Iterable[str]) -> str:
+    """The same of each line, a paragraph each."""
+    return "\n\n".join(plain(line) for line in lines)
 
 
 def response(text: str) -> str:
@@ -56,11 +62,11 @@ def _harmless(text: str) -> tuple[str, str]:
                 fence = ""
         elif opened := _FENCE.match(line):
             indent, fence = opened["indent"], opened["fence"]
-            shown += (_paragraphs("".join(words)), line)
+            shown += (_prose("".join(words)), line)
             words.clear()
         else:
             words.append(line)
-    return "".join((*shown, _paragraphs("".join(words)))), fence
+    return "".join((*shown, _prose("".join(words)))), fence
 
 
 def _closes(line: str, fence: str) -> bool:
@@ -68,7 +74,7 @@ def _closes(line: str, fence: str) -> bool:
     return len(bare) >= len(fence) and set(bare) == {fence[0]}
 
 
-def _paragraphs(text: str) -> str:
+def _prose(text: str) -> str:
     shown: list[str] = []
     end = 0
     for literal in _LITERAL.finditer(text):
