@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,6 +18,14 @@ from backend.confidence import Tally, interval
 Trials = Sequence[dict[str, Any]]
 _COLLAPSED_REPETITION = 0.5
 _COLLAPSED_NATS = 2.0  # per token above the base model's own mean
+_COLLAPSED = (
+    "A collapsed text is empty, repeats more than half of its 4-grams, or is more than "
+    f"{_COLLAPSED_NATS:.0f} nats per token less likely than the base model's own are in the mean; "
+    "counted at the last checkpoint. `collapsed_texts`: of what users are served, of each the best "
+    "of {drafts} drafts, where those that repeat themselves were passed over. "
+    "`collapsed_texts_one_draft`: of the first draft of each, whatever it is. "
+    "`collapsed_texts_of_base`: of the base model's, one a prompt."
+)
 _SAMPLES = 10
 
 
@@ -79,7 +87,8 @@ def report(trials: Trials, title: str, command: str, figures: Path, name: str) -
     lines += [f"{_setting(trials)}", ""]
     lines += ["| figure | value |", "|---|---|"]
     lines += [f"| `{key}` | {value} |" for key, value in goals(trials).items() if value is not None]
-    lines += ["", *_per_persona(trials), ""]
+    lines += ["", _COLLAPSED.format(drafts=trials[0]["plan"]["drafts"]), ""]
+    lines += [*_per_persona(trials), ""]
     for kind, draw in (("prequential", _plot_prequential), ("winrates", _plot_winrates)):
         file = figures / f"learning-{name}-{kind}.png"
         draw(trials, file)
@@ -121,25 +130,36 @@ def _wrong_user_drop(trials: Trials, at: int) -> float | None:
     return mean(drops) if drops else None
 
 
-def _health(judged: Iterable[dict[str, Any]]) -> dict[str, float | None]:
+def _health(judged: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     drops: list[float] = []
     repetition: list[float] = []
-    collapsed = of_base = 0
     for one in judged:
         base = one["health"]["base"]
-        of_base += _collapsed(base, base)
-        for writer, figures in one["health"].items():
-            if not writer.startswith("user"):
-                continue
+        for figures in _of_writers(one, "user "):
             drops.append(figures["nll_nats"] - base["nll_nats"])
             repetition.append((1 - figures["repetition"]) / (1 - base["repetition"]))
-            collapsed += _collapsed(figures, base)
     return {
         "logprob_per_token_drop": mean(drops),
         "distinct_4grams_vs_base": mean(repetition),
-        "collapsed_texts": float(collapsed),
-        "collapsed_texts_of_base": float(of_base),
+        "collapsed_texts": _collapsed_of(judged, "user "),
+        "collapsed_texts_one_draft": _collapsed_of(judged, "one draft user "),
+        "collapsed_texts_of_base": _collapsed_of(judged, "base"),
     }
+
+
+def _of_writers(one: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The health of all writers whose names begin so."""
+    return [figures for writer, figures in one["health"].items() if writer.startswith(kind)]
+
+
+def _collapsed_of(judged: Sequence[dict[str, Any]], kind: str) -> float | None:
+    """Of all texts of writers whose names begin so; None where there are no such writers."""
+    counts = [
+        _collapsed(figures, one["health"]["base"])
+        for one in judged
+        for figures in _of_writers(one, kind)
+    ]
+    return float(sum(counts)) if counts else None
 
 
 def _collapsed(figures: dict[str, Any], base: dict[str, Any]) -> int:
