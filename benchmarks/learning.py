@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pickle
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ import torch
 from backend.base_model import resolve
 from backend.local_model import style_directions
 from backend.settings import load_settings
-from benchmarks import learning_report
+from benchmarks import devices, learning_report
 from benchmarks.learning_state import Plan, State
 from benchmarks.learning_trial import Trial
 from benchmarks.learning_world import World, questions
@@ -166,7 +165,7 @@ def _run(size: Size, config: TrainConfig, seed: int, target: Path, *, tuning: bo
 
     results = Trial(world, plan, asked, config, say=_say, state=state).run(keep)
     content: dict[str, Any] = {
-        "machine": _machine(),
+        "machine": _machine(base.device),
         "plan": asdict(plan),
         "recipe": config.to_json(),
         "held_out": size.held_out,
@@ -198,16 +197,9 @@ def _replace_file(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def _machine() -> str:
-    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return f"{os.cpu_count()} cores, {kind}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def _machine(device: torch.device) -> str:
+    named = devices.machine(device)
+    return f"{os.cpu_count()} cores, {named}, {torch.get_num_threads()} threads"
 
 
 def _say(message: str) -> None:

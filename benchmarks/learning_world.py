@@ -20,6 +20,7 @@ from backend.engines.kernels import compiled_kernels
 from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
 from backend.shipped_prompts import USUAL_ENDING, shipped, with_ending
+from benchmarks.references import reference_logps
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts
@@ -93,15 +94,9 @@ class World:
         """Token rows of one pair."""
         return pair_rows(pair, self.prompts)
 
-    @torch.no_grad()
     def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
         """response_id → log π_ref, nats; no adapter may be attached."""
-        rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
-        logps = response_logps(
-            self.base.model, rows, [None] * len(rows), max_tokens=self.forward_tokens
-        )
-        ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
-        return dict(zip(ids, logps.tolist(), strict=True))
+        return reference_logps(self.base.model, pairs, max_tokens=self.forward_tokens)
 
     @torch.no_grad()
     def margins(

@@ -32,13 +32,13 @@ from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
 from benchmarks.pdpo_report import write_report
 from benchmarks.pdpo_trl import MISSING, TrlStep, installed
+from benchmarks.references import reference_logps
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
 from trainer.kernels import kernels
 from trainer.language_model import LanguageModel, load_language_model, resolve_device
 from trainer.learning import Learner
-from trainer.scoring import response_logps
 from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 PAIRS = 48
@@ -87,14 +87,10 @@ class Bench:
             state={},
         )
 
-    @torch.no_grad()
     def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
-        """response_id → log π_ref."""
-        rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
+        """response_id → log π_ref, nats."""
         with self.adapter.disabled():
-            logps = response_logps(self.base.model, rows, [None] * len(rows), max_tokens=1024)
-        ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
-        return dict(zip(ids, logps.tolist(), strict=True))
+            return reference_logps(self.base.model, pairs, max_tokens=1024)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.base_model import BaseModel
 from backend.engines.base import Engine, Priority, VersionRef
 from backend.engines.local import LocalEngine
+from backend.local_model import trainer_arguments
 from backend.settings import load_settings
 from backend.trainer_process import TrainerProcess
 from benchmarks import devices
@@ -58,6 +58,9 @@ def main() -> None:
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
     devices.add_arguments(parser)
     told = parser.parse_args()
+    settings = settings.model_copy(
+        update={"trainer_device": told.device, "trainer_nice": told.nice}
+    )
     model = devices.found(told.model)
     with tempfile.TemporaryDirectory(prefix="attune-bench-") as folder:
         base = load_language_model(model.path, model.identity, device=told.device)
@@ -71,9 +74,7 @@ def main() -> None:
         )
         engine.swap(VersionRef(1, version))
         trainer = TrainerProcess(
-            trainer_arguments(
-                model, device=told.device, threads=settings.trainer_threads, nice=told.nice
-            ),
+            trainer_arguments(settings, model),
             handles=None if shared is None else shared.handles,
         )
         try:
@@ -89,14 +90,6 @@ def main() -> None:
     print(json.dumps(figures), flush=True)
     if not told.no_report:
         write_report(figures, gaps_s, day=datetime.now(UTC).date())
-
-
-def trainer_arguments(model: BaseModel, *, device: str, threads: int, nice: int) -> list[str]:
-    """As the app starts its trainer."""
-    return [
-        *("--model", str(model.path), "--identity", model.identity, "--device", device),
-        *("--threads", str(threads), "--nice", str(nice)),
-    ]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def random_model(
     Args:
         shape: what of its `LlamaConfig` is another than usual here.
     """
-    config = LlamaConfig(vocab_size=len(tokenizer), **_ENDS, **_SHAPE | shape)  # type: ignore[arg-type]
+    config = LlamaConfig(**{"vocab_size": len(tokenizer)} | _ENDS | _SHAPE | shape)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

@@ -222,7 +222,7 @@ _RECIPES: dict[UserModelKind, dict[str, Any]] = {
 def recipe_for(user_model: UserModelKind, **changes: Any) -> TrainConfig:
     """The recipe that was measured for this user model, with what is asked for otherwise."""
     recipe = {"user_model": user_model} | _RECIPES.get(user_model, {}) | changes
-    # Without passes for what is shared there are none at all, however many there are.
-    if recipe.get("own_epochs"):
+    # A recipe in which nothing shared is trained stays one, however many passes are asked for.
+    if recipe.get("own_epochs") and "own_epochs" not in changes:
         recipe["own_epochs"] = recipe["epochs"]
     return TrainConfig(**recipe)

@@ -9,16 +9,9 @@ import logging
 
 import torch
 
-from backend.engines.rooms import Capture, Graph, Step
+from backend.engines.rooms import AsItComes, Capture, Graph, Step
 
 _log = logging.getLogger(__name__)
-
-
-class _AsItComes:
-    """Stands for a graph where there is none."""
-
-    def __init__(self, step: Step) -> None:
-        self.replay = step
 
 
 class CudaCapture:
@@ -36,13 +29,13 @@ class CudaCapture:
             beside: a graph that is never replayed at the same time; they share memory.
         """
         if not self._works:
-            return _AsItComes(step)
+            return AsItComes(step)
         try:
             return self._captured(step, beside)
         except RuntimeError as error:
             self._works = False
             _log.warning("decoding steps cannot be captured and run one by one: %s", error)
-            return _AsItComes(step)
+            return AsItComes(step)
 
     def _captured(self, step: Step, beside: Graph | None) -> Graph:
         graph = torch.cuda.CUDAGraph()

@@ -1,21 +1,25 @@
 """Rows decoding in rooms of fixed size: the same as `DecodingBatch`, by steps that can be captured.
 
 A row keeps its slot from joining to leaving, and its tokens stand at their own places in it, so
-nothing is padded, moved or cut while rows come and go. Knows nothing of requests, sampling and
-CUDA; what a step is, and that it may be captured, is the room's (`backend/engines/rooms.py`).
+nothing is padded or cut while rows come and go. They are always in a room of the size they need:
+one that is too large or too small they leave, with its steps, to others. Knows nothing of requests,
+sampling and CUDA; what a step is, and that it may be captured, is the room's
+(`backend/engines/rooms.py`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count, islice
+from math import prod
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from backend.engines.rooms import Capture, Room
+from backend.engines.rooms import AsItComes, Capture, Graph, Room, Size, Step, size_for
 from trainer.decoding import Batch, DecodingBatch, read_prompts
 
 # What makes attention look at other places than all those before.
@@ -23,28 +27,44 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 _TRIAL_TOKENS = (5, 3)
 # Of the logits' norm: rounding in bfloat16 comes to a hundredth, anything wrong to about one.
 _ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+# Rooms asked for: among so many every size turns up that is in use, drafts among many pairs too.
+_LATELY = 64
 
 _log = logging.getLogger(__name__)
 
 
 class Rooms:
-    """The rooms of one model: taken by batches, given back empty, with their graphs.
+    """The rooms of one model: taken by batches, given back with their captured steps.
 
-    All rows of all batches are read by one thread, one batch after the other.
+    Those that nobody uses are kept, together at most twice as large as the largest asked for
+    lately: what was needed once is not held for ever. All rows of all batches are read by one
+    thread, one batch after the other.
     """
 
     def __init__(self, model: PreTrainedModel, capture: Capture) -> None:
         self.model = model
         self._capture = capture
-        self._free: list[Room] = []
+        self._free: list[Room] = []  # given back last stands last
+        self._asked: deque[int] = deque(maxlen=_LATELY)  # slots times places
 
-    def take(self) -> Room:
-        """A room that nobody uses."""
-        return self._free.pop() if self._free else Room(self.model, self._capture)
+    def take(self, size: Size, like: Tensor) -> Room:
+        """A room of this size that nobody uses.
+
+        Args:
+            like: any states (2 · layers, …, heads, T, D) of the model.
+        """
+        self._asked.append(prod(size))
+        for room in reversed(self._free):
+            if room.size == size:
+                self._free.remove(room)
+                return room
+        return Room(self.model, self._capture, size, like)
 
     def give_back(self, room: Room) -> None:
-        """The room may be used by another batch."""
+        """The room may be used by another batch, or is let go."""
         self._free.append(room)
+        while sum(prod(free.size) for free in self._free) > 2 * max(self._asked):
+            del self._free[0]
 
 
 class StaticBatch:
@@ -74,26 +94,26 @@ class StaticBatch:
         cache, _, logits = read_prompts(self._rooms.model, prompts)
         states = cache.stacked()
         width = states.shape[-2]
-        if self._room is None:
-            self._room = self._rooms.take()
         rows = [row for row, copy in enumerate(copies) for _ in range(copy)]
         used = set(self._slots)
         slots = list(islice((slot for slot in count() if slot not in used), len(rows)))
-        most = max(*self._slots, *slots, 0) + 1
+        lengths = [len(prompts[row]) for row in rows]
+        room = self._fitting([*self._slots, *slots], [*self._lengths, *lengths], states)
         for row, slot in zip(rows, slots, strict=True):
-            self._room.write(slot, states[:, row, :, width - len(prompts[row]) :], most)
+            room.write(slot, states[:, row, :, width - len(prompts[row]) :])
         self._slots += slots
-        self._lengths += [len(prompts[row]) for row in rows]
+        self._lengths += lengths
         self._note_slots()
         self.logits = torch.cat([self.logits, logits[self._on_device(rows)]])
 
     def advance(self, token_ids: Tensor) -> None:
         """See `Batch`."""
         assert self._room is not None
+        room = self._fitting(self._slots, self._lengths, self._room.states)
         told = zip(token_ids.tolist(), self._lengths, strict=True)
-        self._room.step(dict(zip(self._slots, told, strict=True)), self._weights)
+        room.step(dict(zip(self._slots, told, strict=True)), self._weights)
         self._lengths = [length + 1 for length in self._lengths]
-        self.logits = self._room.logits.index_select(0, self._index)
+        self.logits = room.logits.index_select(0, self._index)
 
     def keep(self, rows: Sequence[int]) -> None:
         """See `Batch`."""
@@ -106,6 +126,21 @@ class StaticBatch:
         if self._room is not None and not rows:
             self._rooms.give_back(self._room)
             self._room = None
+
+    def _fitting(self, slots: Sequence[int], lengths: Sequence[int], like: Tensor) -> Room:
+        """The room that rows in these slots and a token more of each need; they are moved there.
+
+        Args:
+            like: see `Rooms.take`.
+        """
+        size = size_for(max(slots) + 1, max(lengths) + 1)
+        if self._room is None or self._room.size != size:
+            room = self._rooms.take(size, like)
+            if self._room is not None:
+                room.take_over(self._room)
+                self._rooms.give_back(self._room)
+            self._room = room
+        return self._room
 
     def _note_slots(self) -> None:
         self._index = self._on_device(self._slots)
@@ -150,15 +185,8 @@ def why_not_static(model: PreTrainedModel) -> str | None:
     return None if away <= _ROUNDING.get(model.dtype, 1e-3) else f"logits are off by {away:.2g}"
 
 
-class _AsItComes:
-    """A step that was not captured."""
-
-    def __init__(self, step: Callable[[], None]) -> None:
-        self.replay = step
-
-
-def _as_it_comes(step: Callable[[], None], beside: object) -> _AsItComes:
-    return _AsItComes(step)
+def _as_it_comes(step: Step, beside: object) -> Graph:
+    return AsItComes(step)
 
 
 def _trial(model: PreTrainedModel, batch: Batch) -> Tensor:

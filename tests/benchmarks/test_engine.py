@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
 
-from benchmarks import engine_report
-from benchmarks.engine import alternating
+from benchmarks import devices, engine_report
+from benchmarks.engine import alternating, ceiling
 from benchmarks.engine_equality import agreeing
 from benchmarks.engine_report import section, write_report
+from benchmarks.engine_world import Sides
 
 DAY = date(2026, 11, 23)
 FIGURES = {"kind": "float32", "machine": "a test", "model": "model x"}
@@ -30,6 +34,46 @@ def test_works_take_turns_after_a_warm_up() -> None:
     medians = alternating([lambda: done.append("ours"), lambda: done.append("theirs")], 2)
     assert done == ["ours", "theirs"] * 3
     assert len(medians) == 2
+
+
+class WeightOnCuda:
+    device = torch.device("cuda")
+
+    def numel(self) -> int:
+        return 8
+
+    def element_size(self) -> int:
+        return 2
+
+
+class SidesOnCuda:
+    """As far as the ceiling on a GPU looks at them."""
+
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+        self.weights = [WeightOnCuda()]
+
+    def generate(self, *_: object, **__: object) -> None:
+        self._done.append("pair")
+
+
+def test_peak_memory_on_a_gpu_is_that_of_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def note(name: str, value: object = None) -> Callable[..., object]:
+        def called(*_: object) -> object:
+            done.append(name)
+            return value
+
+        return called
+
+    monkeypatch.setattr(devices, "copy_bytes_per_s", note("copy", 1e9))
+    monkeypatch.setattr(torch.cuda, "empty_cache", note("free"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", note("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", note("read", 7 << 20))
+    figures = ceiling(cast(Sides, SidesOnCuda(done)), 1)
+    assert done == ["copy", "free", "reset", *["pair"] * 4, "read"]
+    assert figures["peak_memory_mb"] == 7
 
 
 def test_the_section_holds_every_figure_and_every_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
     found = goals([trial])
     assert found["winrate_personal_vs_generic_at_20"] is None  # it was never judged at 20
     assert found["logprob_per_token_drop"] is not None
+    assert found["collapsed_texts_one_draft"] is not None
     (tmp_path / "learning-tiny-3.json").write_text(json.dumps(trial))
     document = tmp_path / "RESULTS.md"
     document.write_text("# Results\n")
@@ -89,9 +91,45 @@ def test_a_trial_scores_before_it_trains_and_judges_at_its_checkpoints(
     put_between(document, "learning tiny", section)
     text = document.read_text()
     assert text.count("### Tiny") == 1
+    assert "| `collapsed_texts_one_draft` |" in text
+    assert "the best of 3 drafts" in text
     assert text.startswith("# Results\n")
     for name in ("prequential", "winrates"):
         assert (tmp_path / "figures" / f"learning-tiny-{name}.png").stat().st_size > 1000
+
+
+def health(*, empty: int = 0, loops: int = 0, nll_each: Sequence[float] = ()) -> dict[str, Any]:
+    texts = {"empty": empty, "loops": loops, "nll_each": nll_each}
+    return texts | {"repetition": 0.1, "nll_nats": 1.5}
+
+
+def test_collapsed_texts_are_counted_of_best_drafts_and_of_first_drafts() -> None:
+    last = {
+        "base": health(loops=1),
+        "user 1": health(empty=1),
+        "user 2": health(nll_each=(1.0, 3.6)),
+        "one draft user 1": health(empty=2, loops=1),
+        "one draft user 2": health(nll_each=(3.6, 3.4)),
+        "one draft pooled": health(empty=7),
+        "generic": health(empty=7),
+    }
+    trial = {
+        "plan": {"per_round": 5},
+        "choices": [],
+        "train_s": {"personal": [1.0]},
+        "judged": {
+            "20": {"health": {"base": health(empty=5), "user 1": health(empty=5)}},
+            "40": {"health": last},
+        },
+    }
+    found = goals([trial, trial])
+    assert found["collapsed_texts"] == 4
+    assert found["collapsed_texts_one_draft"] == 8
+    assert found["collapsed_texts_of_base"] == 2
+    alone = {name: one for name, one in last.items() if not name.startswith("one draft")}
+    assert (
+        goals([trial | {"judged": {"40": {"health": alone}}}])["collapsed_texts_one_draft"] is None
+    )
 
 
 def test_a_trial_goes_on_where_it_stood(base: LanguageModel) -> None:  # noqa: F811
@@ -196,15 +234,18 @@ def test_styled_vectors_are_foreseen_by_choices_and_judged_without_offsets(
     base: LanguageModel,  # noqa: F811
 ) -> None:
     styles = len(with_directions(load_styles()))
-    directions = torch.randn(styles, CONFIG.prefix_tokens, base.model.config.hidden_size)
+    shape = (styles, CONFIG.prefix_tokens, base.model.config.hidden_size)
+    directions = torch.randn(shape, generator=torch.Generator().manual_seed(8))
     prompts = PromptFormat(base.tokenizer, CONFIG.prefix_tokens)
     world = World(base, prompts, 12, 1024, directions)
     asked = questions(tuning=True, held_out=2, seed=3)
     config = replace(CONFIG, user_model="styled", epochs=1, own_epochs=1)
     plan = replace(PLAN, shared=0.0, own_adapters=False)
     results = Trial(world, plan, asked, config, say=lambda _message: None).run()
-    first = results.choices[0]
-    assert (first["personal_taste"], first["wrong_taste"], first["pooled_taste"]) == (0, 0, 0)
+    firsts = [choice for choice in results.choices if choice["nth"] == 1]
+    assert all(first["personal_taste"] == 0 for first in firsts)
+    # Whose choice is the first of all hangs on who had no preference at first.
+    assert any(first["wrong_taste"] == first["pooled_taste"] == 0 for first in firsts)
     assert any(choice["personal_taste"] for choice in results.choices)
     for rates in results.judged["4"]["winrates"].values():
         for name in ("styles vs generic", "one draft vs generic", "pooled one draft vs generic"):

@@ -17,12 +17,12 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
+from benchmarks.references import reference_logps
 from tests.trainer.conftest import base, tokenizer  # noqa: F401 - fixtures
 from trainer.adapter import attached, initial_adapter
 from trainer.config import TrainConfig
 from trainer.language_model import LanguageModel, load_language_model
 from trainer.learning import Learner
-from trainer.scoring import response_logps
 from trainer.user_models import initial_users, users_from_tensors
 
 CONFIG = TrainConfig(
@@ -43,11 +43,7 @@ def steps(base: LanguageModel, config: TrainConfig, count: int) -> tuple[Step, S
     pairs = made_up_pairs(
         base, count=count, prefix_tokens=config.prefix_tokens, lengths=SHORT, seed=1
     )
-    rows = [row for p in pairs for row in (p.reference_chosen, p.reference_rejected)]
-    with torch.no_grad():
-        logps = response_logps(base.model, rows, [None] * len(rows), max_tokens=500).tolist()
-    ids = [r.response_id for p in pairs for r in (p.pair.chosen, p.pair.rejected)]
-    references = dict(zip(ids, logps, strict=True))
+    references = reference_logps(base.model, pairs, max_tokens=500)
     tensors = initial_users(base.model, base.tokenizer, config).tensors()
     tensors["generic"] = tensors["generic"].to(base.model.dtype)
     users = users_from_tensors("individual", tensors, range(1, USERS + 1), base.device)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.conftest import CONFIG
-from trainer.config import GateConfig, TrainConfig
+from trainer.config import GateConfig, TrainConfig, UserModelKind, recipe_for
 
 
 def test_recipes_of_earlier_releases_still_load() -> None:
@@ -34,3 +34,22 @@ def test_config_round_trips_through_json() -> None:
     config = replace(CONFIG, gate=GateConfig(max_repetition=0.25))
     again = type(config).from_json(json.loads(json.dumps(config.to_json())))
     assert again == config
+
+
+@pytest.mark.parametrize(
+    ("user_model", "asked", "epochs"),
+    [
+        ("individual", {}, (2, 0)),
+        ("individual", {"epochs": 3, "own_epochs": 1}, (3, 1)),
+        ("individual", {"own_epochs": 1}, (2, 1)),
+        ("styled", {}, (1, 1)),
+        ("styled", {"epochs": 3}, (3, 3)),
+        ("styled", {"epochs": 3, "own_epochs": 1}, (3, 1)),
+        ("styled", {"own_epochs": 0}, (1, 0)),
+    ],
+)
+def test_a_recipe_is_what_was_measured_and_what_is_asked_for(
+    user_model: UserModelKind, asked: dict[str, Any], epochs: tuple[int, int]
+) -> None:
+    recipe = recipe_for(user_model, **asked)
+    assert (recipe.epochs, recipe.own_epochs) == epochs

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from backend.engines.base import Condition, GenerationRequest, Message, Sampling
-from backend.engines.rooms import Graph
+from backend.engines.rooms import AsItComes, Graph, Step
 from dev.random_model import random_model
 from trainer import artifacts
 from trainer.adapter import adapter_config_json, initial_adapter
@@ -24,21 +24,16 @@ USERS = (1, 2, 3, 4)
 
 
 @dataclass
-class Replayed:
-    replay: Callable[[], None]
-
-
-@dataclass
 class Counting:
     """Captures nothing, and notes how often it was asked to, and beside how many."""
 
     steps: int = 0
     beside: list[bool] = field(default_factory=list)
 
-    def __call__(self, step: Callable[[], None], beside: Graph | None) -> Graph:
+    def __call__(self, step: Step, beside: Graph | None) -> Graph:
         self.steps += 1
         self.beside.append(beside is not None)
-        return Replayed(step)
+        return AsItComes(step)
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:

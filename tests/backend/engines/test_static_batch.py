@@ -5,18 +5,24 @@ On a CPU a captured step is the step itself; where there is a GPU the same runs 
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, Gemma2Config
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    Gemma2Config,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from backend.engines import rooms
+from backend.engines import rooms, static_batch
 from backend.engines.captured import capture_on
-from backend.engines.rooms import Capture, bucket
+from backend.engines.rooms import Capture, Room, Size, bucket, size_for
 from backend.engines.static_batch import Rooms, StaticBatch, batches, why_not_static
 from tests.backend.engines.making import Counting
 from tests.trainer.tiny_decoders import (
@@ -44,6 +50,14 @@ def test_buckets_are_powers_of_two(count: int, size: int) -> None:
     assert bucket(count, 32) == max(size, 32)
 
 
+@pytest.mark.parametrize("slots", [1, 4, 5, 29, 32])
+@pytest.mark.parametrize("places", [60, 512, 513, 4096])
+def test_a_room_has_less_than_twice_what_is_needed_in_either(slots: int, places: int) -> None:
+    made = size_for(slots, places)
+    assert slots <= made[0] < max(2 * slots, 5)
+    assert places <= made[1] < max(2 * places, 513)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", PLAIN)
 @torch.inference_mode()
@@ -59,8 +73,11 @@ def test_rows_joining_and_leaving_decode_as_if_alone(name: str, device: str) -> 
 
 @pytest.mark.parametrize("device", DEVICES)
 @torch.inference_mode()
-def test_logits_are_those_of_a_plain_batch_while_rows_and_room_grow(device: str) -> None:
-    """Past the room's first width and number of slots, with slots left and taken again."""
+def test_logits_are_those_of_a_plain_batch_while_rows_and_room_grow(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the room's first places and slots and back, with slots left and taken again."""
+    monkeypatch.setattr(rooms, "_LEAST_PLACES", 128)
     model = model_of(CONFIGS["llama"], device)
     prompts = prompts_of(model)
     static: StaticBatch = StaticBatch(Rooms(model, capture(device)), NAMES)
@@ -82,6 +99,88 @@ def test_logits_are_those_of_a_plain_batch_while_rows_and_room_grow(device: str)
         if turn % 20 < 5:
             torch.testing.assert_close(static.logits, plain.logits, rtol=1e-3, atol=1e-3)
     assert len(static) == len(plain) == 3
+
+
+class Noting(Rooms):
+    """Notes the sizes asked for, and which rooms are still there."""
+
+    def __init__(self, model: PreTrainedModel, capture: Capture) -> None:
+        super().__init__(model, capture)
+        self.sizes: list[Size] = []
+        self._made: weakref.WeakSet[Room] = weakref.WeakSet()
+
+    def take(self, size: Size, like: Tensor) -> Room:
+        room = super().take(size, like)
+        self.sizes.append(size)
+        self._made.add(room)
+        return room
+
+    @property
+    def kept(self) -> list[Size]:
+        return sorted(room.size for room in self._made)
+
+
+def decode(shared: Rooms, prompt_tokens: int, rows: int, more: int = 0) -> None:
+    """Rows of one prompt from joining to leaving, `more` of them joining later."""
+    embedding = shared.model.get_input_embeddings()
+    prompt = embedding(torch.full((prompt_tokens,), 7, device=shared.model.device))
+    batch = StaticBatch(shared, NAMES)
+    batch.join([prompt], [rows])
+    batch.advance(torch.full((rows,), 5))
+    if more:
+        batch.join([prompt], [more])
+        batch.advance(torch.full((rows + more,), 5))
+    batch.keep([0])
+    batch.advance(torch.tensor([5]))
+    batch.keep([])
+
+
+@torch.inference_mode()
+def test_slots_needed_once_and_places_needed_once_make_no_room_of_both() -> None:
+    shared = Noting(model_of(CONFIGS["llama"]), Counting())
+    decode(shared, 6, 32)
+    decode(shared, 600, 1)
+    decode(shared, 6, 2)
+    assert shared.sizes == [(32, 512), (4, 512), (4, 1024), (4, 512)]
+
+
+@torch.inference_mode()
+def test_a_large_room_is_let_go_once_only_small_ones_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(static_batch, "_LATELY", 6)
+    shared = Noting(model_of(CONFIGS["llama"]), Counting())
+    decode(shared, 600, 16)
+    assert (16, 1024) in shared.kept
+    for _ in range(4):
+        decode(shared, 6, 2)
+    assert (16, 1024) in shared.kept, "it may be needed again"
+    decode(shared, 6, 2)
+    decode(shared, 6, 2)
+    assert shared.kept == [(4, 512)]
+
+
+@torch.inference_mode()
+def test_free_rooms_are_together_at_most_twice_the_largest_of_late() -> None:
+    shared = Noting(model_of(CONFIGS["llama"]), Counting())
+    for rows in (32, 16, 8, 4, 32, 16, 8, 4):
+        decode(shared, 6, rows)
+    assert shared.kept == [(4, 512), (8, 512), (16, 512), (32, 512)]
+    decode(shared, 600, 4)
+    decode(shared, 600, 8)
+    assert shared.kept == [(4, 512), (4, 1024), (8, 512), (8, 1024), (16, 512)]
+
+
+@torch.inference_mode()
+def test_pairs_drafts_and_more_and_more_rows_in_turn_are_captured_once() -> None:
+    counting = Counting()
+    shared = Rooms(model_of(CONFIGS["llama"]), counting)
+    for turn in range(3):
+        for rows, more in ((2, 0), (29, 0), (2, 2), (2, 6), (2, 12), (28, 3)):
+            decode(shared, 6, rows, more)
+        if turn == 0:
+            first = counting.steps
+    assert counting.steps == first
 
 
 @torch.inference_mode()
