@@ -24,6 +24,16 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _HUB_LEFT_OUT = ["*/*", "consolidated*"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# Beside the weights: what decides logits, what token ids mean and how prompts are rendered.
+_DECISIVE_FILES = (
+    "config.json",
+    *_TOKENIZER_FILES,
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 _READ_BYTES = 1 << 20
 
 
@@ -33,8 +43,8 @@ class BaseModel:
 
     Attributes:
         path: folder with config, safetensors weights and tokenizer.
-        identity: hex checksum that changes whenever the weights do; reference log-probs and
-            versions belong to one identity.
+        identity: hex checksum that changes whenever the weights, the tokenizer or the chat
+            template do; reference log-probs and versions belong to one identity.
     """
 
     path: Path
@@ -67,7 +77,7 @@ def resolve(
 
     Args:
         revision: branch, tag or commit of a Hub name; other kinds of name have none.
-        cache_dir: keeps the embedded model and the checksums of folders.
+        cache_dir: keeps the embedded model and the checksums of other folders.
         progress: called with a short sentence before each step that takes long.
 
     Raises:
@@ -81,8 +91,9 @@ def resolve(
         return BaseModel(*embedded_model.prepare(cache_dir, progress))
     if _is_folder(name):
         folder = Path(name).expanduser().resolve()
-        return BaseModel(folder, _folder_identity(folder, cache_dir, progress))
-    return _from_hub(name, revision, progress)
+    else:
+        folder = _from_hub(name, revision, progress)
+    return BaseModel(folder, _folder_identity(folder, cache_dir, progress))
 
 
 def _is_folder(name: str) -> bool:
@@ -101,8 +112,12 @@ def _check_folder(folder: Path) -> None:
 
 
 def _folder_identity(folder: Path, cache_dir: Path, progress: Callable[[str], None]) -> str:
-    """SHA-256 over config and weights, remembered for as long as sizes and times stay."""
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    """SHA-256 over what decides tokens and logits, remembered while sizes and times stay.
+
+    Of the content alone: a Hub commit that leaves these files as they are changes nothing.
+    """
+    decisive = [folder / name for name in _DECISIVE_FILES if (folder / name).is_file()]
+    files = [*decisive, *sorted(folder.glob("*.safetensors"))]
     stats = [(file, file.stat()) for file in files]
     state = _digest(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}" for file, stat in stats)
     note = cache_dir / "identities" / state
@@ -120,8 +135,15 @@ def _folder_identity(folder: Path, cache_dir: Path, progress: Callable[[str], No
     return identity
 
 
-def _from_hub(name: str, revision: str | None, progress: Callable[[str], None]) -> BaseModel:
-    """Fetch weights, config and tokenizer into the Hub's own cache (or find them there)."""
+def _from_hub(name: str, revision: str | None, progress: Callable[[str], None]) -> Path:
+    """Fetch weights, config and tokenizer into the Hub's own cache (or find them there).
+
+    Returns:
+        The snapshot's folder.
+
+    Raises:
+        ConfigurationError: they cannot be had, or are incomplete.
+    """
     # Imported here: it costs a second that the other kinds of name need not pay.
     import httpx2  # noqa: PLC0415
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
@@ -148,9 +170,7 @@ def _from_hub(name: str, revision: str | None, progress: Callable[[str], None]) 
         ) from None
     folder = Path(snapshot)
     _check_folder(folder)
-    weights = sorted(folder.glob("*.safetensors"))
-    sizes = (f"{file.name}\0{file.stat().st_size}" for file in weights)
-    return BaseModel(folder, _digest([name, folder.name, *sizes]))  # folder.name is the commit
+    return folder
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -51,13 +51,13 @@ _QUESTIONS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the directions of the base model that `ATTUNE_MODEL` names; 2 where it cannot start."""
+    """Make the directions of the base model that `ATTUNE_MODEL` names; 2 where that fails."""
     options = _parser().parse_args(arguments)
     try:
         settings = load_settings(environment_with({}))
         path = _make(settings, options.out or settings.directions_dir, options)
-    except (ConfigurationError, OSError, ValueError) as error:
-        sys.stderr.write(f"attune: {error}\n")
+    except (ConfigurationError, OSError, ValueError, RuntimeError, ImportError) as error:
+        sys.stderr.write(f"attune: {' '.join(str(error).split())}\n")
         return _CANNOT_START
     _say(f"written to {path}")
     return 0

@@ -50,7 +50,7 @@ def make_local_engine(
             config=train_config(settings),
             directions=directions,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ConfigurationError(f"cannot load the model {settings.model}: {why}") from error
     return engine, shared

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer.types import Message
 
 _PREFIX_MARK = "\ue000PREFIX\ue000"
-_TEXT_MARK = "\ue000TEXT\ue000"
+_MARK = re.compile(f"({_PREFIX_MARK}|\ue000TEXT[0-9]+\ue000)")
 _PROFILE_HEAD = "The user says about themselves:"
 
 
@@ -66,20 +66,25 @@ class PromptFormat:
         Without a prefix the result is the template's own rendering (π_ref's prompt).
 
         Raises:
-            ValueError: there is no message, or the last one is not the user's.
+            ValueError: there is no message, the last one is not the user's, or the template leaves
+                out or repeats one.
         """
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("a prompt ends with a message of the user")
-        text = self._render([m["role"] for m in messages], with_prefix)
+        pieces = _split_marks(self._render([m["role"] for m in messages], with_prefix))
+        # By number: some templates show the system message in the last turn, not in the first.
+        contents = {_text_mark(number): m["content"] for number, m in enumerate(messages)}
+        marks = [*contents, _PREFIX_MARK] if with_prefix else [*contents]
+        if any(pieces.count(mark) != 1 for mark in marks):
+            raise ValueError("the chat template does not show each message exactly once")
         ids: list[int] = []
         prefix_start: int | None = None
-        contents = iter(m["content"] for m in messages)
-        for piece in _split_marks(text):
+        for piece in pieces:
             if piece == _PREFIX_MARK:
                 prefix_start = len(ids)
                 ids.extend([0] * self.prefix_tokens)
-            elif piece == _TEXT_MARK:
-                ids.extend(self._tokenize(next(contents), special=False))
+            elif piece in contents:
+                ids.extend(self._tokenize(contents[piece], special=False))
             else:
                 ids.extend(self._tokenize(piece, special=True))
         return EncodedPrompt(tuple(ids), prefix_start)
@@ -95,11 +100,11 @@ class PromptFormat:
 
     def _render(self, roles: Sequence[str], with_prefix: bool) -> str:
         """The template's text with marks where the prefix and the message texts belong."""
-        turns = [{"role": role, "content": _TEXT_MARK} for role in roles]
+        turns = [{"role": role, "content": _text_mark(n)} for n, role in enumerate(roles)]
         if not with_prefix:
             return self._apply(turns)
         system = turns[0]["role"] == "system"
-        head = f"{_PREFIX_MARK}\n{_TEXT_MARK}" if system else _PREFIX_MARK
+        head = f"{_PREFIX_MARK}\n{_text_mark(0)}" if system else _PREFIX_MARK
         rest = turns[1:] if system else turns
         try:
             text = self._apply([{"role": "system", "content": head}, *rest])
@@ -108,7 +113,7 @@ class PromptFormat:
         if _PREFIX_MARK in text:
             return text
         gap = "\n\n" if system else "\n"
-        first = {"role": rest[0]["role"], "content": f"{head}{gap}{_TEXT_MARK}"}
+        first = {"role": rest[0]["role"], "content": f"{head}{gap}{rest[0]['content']}"}
         return self._apply([first, *rest[1:]])
 
     def _apply(self, turns: list[dict[str, str]]) -> str:
@@ -122,9 +127,14 @@ class PromptFormat:
         )
 
 
+def _text_mark(number: int) -> str:
+    """What stands for the text of the message of this number in a rendering."""
+    return f"\ue000TEXT{number}\ue000"
+
+
 def _split_marks(text: str) -> list[str]:
     """`text` cut at its marks, marks kept, empty pieces dropped."""
-    return [piece for piece in re.split(f"({_PREFIX_MARK}|{_TEXT_MARK})", text) if piece]
+    return [piece for piece in _MARK.split(text) if piece]
 
 
 def embed(

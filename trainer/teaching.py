@@ -82,7 +82,7 @@ def taught(
     base: LanguageModel, prompts: PromptFormat, lessons: Sequence[Lesson], teaching: Teaching
 ) -> list[Taught]:
     """The best of the teacher's texts to each lesson, at least two lessons."""
-    barred = [echoes(base.tokenizer, lesson).to(base.device) for lesson in lessons]
+    barred = [barred_tokens(base, lesson) for lesson in lessons]
     chosen = _best(base, prompts, lessons, _drafts(base, prompts, lessons, barred, teaching))
     found = []
     for lesson, text, bar in zip(lessons, chosen, barred, strict=True):
@@ -110,8 +110,20 @@ def guided(wished: Tensor, plain: Tensor, guidance: float) -> Tensor:
     return far.masked_fill(wish < floor, -math.inf).log_softmax(-1)
 
 
+def barred_tokens(base: LanguageModel, lesson: Lesson) -> Tensor:
+    """(V,) bool on the model's device: echoes of the wish, and what is no token.
+
+    V is the width of the head's logits: many heads are padded beyond the tokenizer.
+    """
+    width = base.model.config.get_text_config().vocab_size
+    words = echoes(base.tokenizer, lesson)[:width]
+    barred = torch.ones(width, dtype=torch.bool)
+    barred[: len(words)] = words
+    return barred.to(base.device)
+
+
 def echoes(tokenizer: PreTrainedTokenizerBase, lesson: Lesson) -> Tensor:
-    """(V,) bool: tokens that begin like a longer word of the wish that the plain prompt lacks."""
+    """(N,) bool, of the tokenizer's N tokens: begins like a longer word that only the wish has."""
     wish = _stems(lesson.wished) - _stems(lesson.plain)
     words = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return torch.tensor([word.strip().casefold()[:_STEM] in wish for word in words])

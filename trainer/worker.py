@@ -22,6 +22,8 @@ import threading
 from dataclasses import asdict
 from typing import Any, NoReturn, TextIO
 
+import torch
+
 from trainer.language_model import LanguageModel
 from trainer.probes import BaseTexts
 from trainer.round import run_round
@@ -49,7 +51,11 @@ def serve(base: LanguageModel, requests: queue.SimpleQueue[str], events: TextIO)
     base_texts = BaseTexts()
     _send(events, {"event": "ready"})
     while True:
-        _send(events, _answer(base, base_texts, requests.get(), events))
+        event = _answer(base, base_texts, requests.get(), events)
+        # torch keeps what a round needed at its peak, for a next one that may be hours away; the
+        # engine may be on the same GPU and is about to swap. Without CUDA this does nothing.
+        torch.cuda.empty_cache()
+        _send(events, event)
 
 
 def claim_stdout() -> TextIO:

@@ -202,19 +202,31 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_folder_is_identified_by_config_and_weights(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_identified_by_what_decides_tokens_and_logits(
+    folder: Path, tmp_path: Path
+) -> None:
     said: list[str] = []
 
     def identity() -> str:
         return base_model.resolve(str(folder), None, tmp_path / "cache", said.append).identity
 
-    first = identity()
-    assert identity() == first
+    found = [identity()]
+    assert identity() == found[0]
     assert len(said) == 1, "the second time it is remembered"
-    (folder / "model.safetensors").write_bytes(b"other weights")
-    second = identity()
-    (folder / "config.json").write_bytes(b"other config")
-    assert len({first, second, identity()}) == 3
+    for changed in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ):
+        (folder / changed).write_bytes(b"other content")
+        found.append(identity())
+    assert len(set(found)) == len(found)
+    for beside_the_point in ("README.md", "LICENSE.txt", "generation_config.json"):
+        (folder / beside_the_point).write_bytes(b"words")
+    assert identity() == found[-1]
     moved = folder.rename(tmp_path / "moved")
     assert base_model.resolve(str(moved), None, tmp_path / "cache").path == moved
 
@@ -276,16 +288,26 @@ def test_a_hub_model_that_is_not_there_offline(tmp_path: Path) -> None:
     assert "\n" not in said
 
 
-def test_a_hub_model_in_the_cache_offline(tmp_path: Path, folder: Path) -> None:
-    commit = "c0ffee" * 6 + "abcd"
+def test_a_hub_model_in_the_cache_offline_is_identified_by_its_content(
+    tmp_path: Path, folder: Path
+) -> None:
     cached = tmp_path / "hub" / "models--some--model"
-    shutil.copytree(folder, cached / "snapshots" / commit)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(commit)
-    said = resolve_elsewhere("some/model", "", tmp_path, HF_HUB_OFFLINE="1")
-    path, identity = said.split(" ")
-    assert Path(path).name == commit
-    assert len(identity) == 64
+    (cached / "refs").mkdir(parents=True)
+
+    def identity_at(commit: str) -> str:
+        shutil.copytree(folder, cached / "snapshots" / commit)
+        (cached / "refs" / "main").write_text(commit)
+        said = resolve_elsewhere("some/model", "", tmp_path, HF_HUB_OFFLINE="1")
+        path, identity = said.split(" ")
+        assert Path(path).name == commit
+        return identity
+
+    first = identity_at("c0ffee" * 6 + "abcd")
+    assert first == base_model.resolve(str(folder), None, tmp_path / "cache").identity
+    (folder / "README.md").write_text("Now with a picture.")
+    assert identity_at("deed" * 10) == first
+    (folder / "model.safetensors").write_bytes(b"MODEL.safetensors")  # as long as before
+    assert identity_at("beef" * 10) != first
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -26,6 +26,7 @@ from backend.styles import load_styles, with_directions
 from backend.versions import begun_with
 from tests.backend.engines.making import USERS, greedy, write_random_version
 from tests.backend.house import House
+from tests.backend.test_direction_command import ask_for_quantization
 from trainer.config import TrainConfig
 from trainer.directions import write_directions
 from trainer.language_model import load_language_model
@@ -147,3 +148,12 @@ def test_a_trainer_on_the_serving_gpu_attaches_what_the_engine_never_writes(
     engine, shared = make_local_engine(load_settings(told | {"ATTUNE_TRAINER": "false"}), model)
     with closing(engine):
         assert shared is None
+
+
+def test_a_quantized_model_whose_library_is_missing_is_one_sentence(
+    model_path: Path, tmp_path: Path
+) -> None:
+    quantized = ask_for_quantization(model_path, tmp_path / "quantized")
+    with pytest.raises(ConfigurationError, match=r"cannot load the model .* requires") as caught:
+        make_local_engine(load_settings({"ATTUNE_DEVICE": "cpu"}), BaseModel(quantized, IDENTITY))
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests.trainer.conftest import CONFIG
 from trainer import artifacts
 from trainer.artifacts import (
     ArtifactDamaged,
+    ArtifactUnreadable,
     load_version,
     manifest_sha256,
     read_user_vectors,
@@ -184,6 +186,31 @@ def test_a_missing_or_cut_file_is_refused(tmp_path: Path, written: Path, name: s
     (tmp_path / "v" / name).unlink()
     with pytest.raises(ArtifactDamaged, match="missing"):
         verify(tmp_path / "v")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(
+    written: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ArtifactUnreadable, match=os.strerror(number)):
+        verify(written)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR])
+def test_a_file_that_is_not_there_is_damage(
+    written: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ArtifactDamaged) as caught:
+        verify(written)
+    assert not isinstance(caught.value, ArtifactUnreadable)
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:

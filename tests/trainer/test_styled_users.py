@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.conftest import CONFIG, prompt
+from dev.random_model import random_model
+from tests.trainer.conftest import CONFIG, IDENTITY, prompt
 from trainer.directions import read_directions, write_directions
 from trainer.distilling import Schooling, distil
 from trainer.language_model import LanguageModel
 from trainer.prompting import PromptFormat
 from trainer.styled_users import StyledUserModel, styled_from_tensors
-from trainer.teaching import Lesson, Teaching, echoes, guided
+from trainer.teaching import Lesson, Teaching, barred_tokens, echoes, guided
 from trainer.user_models import initial_users, users_from_tensors
 from trainer.user_vectors import served_vectors, styled
 
@@ -156,3 +157,22 @@ def test_what_only_the_wish_brings_in_is_barred_and_the_questions_words_are_not(
     assert not bars(" scientist")
     assert not bars(" terms")
     assert not bars(" water")
+
+
+def test_a_head_wider_than_the_tokenizer_teaches_only_tokens_that_there_are(
+    base: LanguageModel,
+) -> None:
+    words = len(base.tokenizer)
+    wide = random_model(base.tokenizer, IDENTITY, vocab_size=words + 7)
+    lessons = [
+        Lesson(prompt("Why is the sky blue? Answer as a list."), prompt("Why is the sky blue?")),
+        Lesson(prompt("What is tea? Answer in simple words."), prompt("What is tea?")),
+    ]
+    barred = barred_tokens(wide, lessons[1])
+    assert torch.equal(barred[:words], echoes(base.tokenizer, lessons[1]))
+    assert barred[words:].tolist() == [True] * 7
+    prompts = PromptFormat(wide.tokenizer, CONFIG.prefix_tokens)
+    start = initial_users(wide.model, wide.tokenizer, CONFIG).prefix(None).detach()
+    schooling = Schooling(epochs=1, teaching=Teaching(new_tokens=4, drafts=1))
+    prefix, _ = distil(wide, prompts, lessons, start, schooling)
+    assert prefix.shape == start.shape

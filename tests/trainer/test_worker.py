@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.conftest import CONFIG, IDENTITY
 from trainer.artifacts import verify
 from trainer.language_model import LanguageModel
 from trainer.types import RoundRequest, RoundResult
+from trainer.worker import serve
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
@@ -140,3 +144,25 @@ def test_a_model_that_cannot_be_loaded_is_one_line_and_status_2(tmp_path: Path) 
         assert process.stdout.read() == ""
         last = process.stderr.read().splitlines()[-1]
     assert last.startswith("trainer: the model cannot be loaded: ")
+
+
+class Asked(queue.SimpleQueue[str]):
+    """Lines that are there; then `queue.Empty` where the process would wait for the next."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> str:
+        return super().get(block=False)
+
+
+def test_a_rounds_gpu_memory_is_given_back_before_its_end_is_reported(
+    base: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = io.StringIO()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.write("emptied\n"))
+    requests = Asked()
+    requests.put('{"round_id": 9}')
+    with pytest.raises(queue.Empty):
+        serve(base, requests, events)
+    ready, emptied, failed = events.getvalue().splitlines()
+    assert json.loads(ready)["event"] == "ready"
+    assert emptied == "emptied"
+    assert json.loads(failed)["event"] == "failed"
