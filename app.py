@@ -71,7 +71,9 @@ def _serve(settings: Settings) -> int:
         closing.callback(database.close)
         listening = startup.listen(settings.host, settings.port)
         closing.callback(listening.close)
-        address = settings.public_url or "http://{}:{}".format(*listening.getsockname()[:2])
+        address = (
+            settings.public_url or f"http://{startup.host_and_port(*listening.getsockname()[:2])}"
+        )
 
         languages = Languages(settings.language, folders_of(settings.languages_dir))
         door = FrontDoor(server_pages.WaitingPage(languages), framers=_framers(settings))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from backend import account_rows
 from backend.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from backend.identity import token_hash
+from backend.typed_text import storable
 from backend.wording import msg
 from db.models import ROLES, Invite, User
 from db.queries import users as queries
@@ -128,7 +129,7 @@ class Administration:
         Raises:
             NotAllowed: not an admin.
         """
-        key = search.strip().casefold().replace("\x00", "")
+        key = storable(search).casefold()
         with self._database.read() as session:
             _require_admin(session, by_id)
             return tuple(_person(user) for user in queries.list_users(session, key, limit))

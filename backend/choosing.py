@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from backend.comparison_views import ComparisonView, view_of
 from backend.engines.base import Condition
 from backend.errors import Conflict, InvalidInput, NotFound
+from backend.typed_text import storable
 from backend.wording import msg
 from db.models import Choice, Comparison
 from db.queries import comparisons as queries
@@ -104,7 +105,7 @@ class Choosing:
             InvalidInput: the reason is empty or too long.
             NotFound: no such choice of this user. Conflict: it does not stand any more.
         """
-        trimmed = reason.replace("\x00", "").strip()
+        trimmed = storable(reason)
         if not trimmed or len(trimmed) > MOST_REASON_CHARACTERS:
             raise InvalidInput(_REASON_LENGTH, most=MOST_REASON_CHARACTERS)
         with _one_answer(), self._database.write() as session:

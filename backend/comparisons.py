@@ -21,7 +21,7 @@ from backend.comparison_views import (
     view_of_making,
 )
 from backend.engines.base import Priority
-from backend.errors import Conflict, InvalidInput, NotFound
+from backend.errors import Conflict, InvalidInput, NotFound, Unavailable
 from backend.making import Maker
 from backend.under_way import Making, PromptText
 from backend.wording import msg
@@ -224,8 +224,13 @@ class Desk(Choosing):
             own = _prompt_text(prompt, continues_id)
         try:
             making = self._maker.start(user_id, own, self._priority, shown=True)
-        except ValueError as error:
-            raise InvalidInput(_TOO_LONG) from error
+        except (ValueError, Unavailable) as error:
+            # Nothing was asked: it has no place among what the user gave.
+            with self._database.write() as session:
+                session.delete(session.get_one(Prompt, own.prompt_id))
+            if isinstance(error, ValueError):
+                raise InvalidInput(_TOO_LONG) from error
+            raise
         yield from self._watch(making)
 
     def _show_next(self, user_id: int) -> ComparisonView | None:

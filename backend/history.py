@@ -16,6 +16,7 @@ from backend.choosing import MOST_REASON_CHARACTERS, PREFERENCES, check_answer
 from backend.comparison_views import Message
 from backend.errors import Conflict, InvalidInput, NotFound
 from backend.prompts import messages_of
+from backend.typed_text import storable
 from backend.wording import msg
 from db.models import Choice
 from db.queries import history as queries
@@ -88,7 +89,7 @@ class History:
 
     def page(self, user_id: int, search: str, *, offset: int, limit: int) -> HistoryPage:
         """Some of this user's choices, last seen first; past the end, the last page."""
-        sought = search.replace("\x00", "").strip()[:_MOST_SEARCH_CHARACTERS]
+        sought = storable(search)[:_MOST_SEARCH_CHARACTERS]
         with self._database.read() as session:
             count = queries.count_standing(session, user_id, sought)
             begin = max(0, min(offset, (count - 1) // limit * limit))
@@ -163,7 +164,7 @@ class History:
 
 def _checked(verdict: str, strength: int | None, reason: str) -> tuple[str, int | None, str | None]:
     check_answer(verdict, strength)
-    trimmed = reason.replace("\x00", "").strip()
+    trimmed = storable(reason)
     if len(trimmed) > MOST_REASON_CHARACTERS:
         raise InvalidInput(_LONG_REASON, most=MOST_REASON_CHARACTERS)
     return verdict, strength if verdict in PREFERENCES else None, trimmed or None

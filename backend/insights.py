@@ -1,6 +1,6 @@
 """Read models for the pages: frozen records, plain values, no ORM rows.
 
-The lab's snapshot is cached for a moment and shared by all viewers. Knows nothing of pages.
+What is the same for all viewers is kept for a moment. Knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from backend.confidence import Tally
 from backend.errors import NotFound
@@ -97,7 +99,7 @@ class Consistency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserRow:
-    """One user's choices; `consumed` of them went into a promoted round, `steady`: by repeats."""
+    """One user's choices; `consumed`: by promoted full rounds, `steady`: by repeats."""
 
     id: int
     username: str
@@ -130,6 +132,16 @@ class GateView:
     samples: tuple[Mapping[str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Everybodys:
+    """What every chip says: `waiting` choices, whether a pair among them `teaches`, the rounds."""
+
+    waiting: int
+    teaches: bool
+    training: bool
+    failures: int
+
+
 class Insights:
     """What the pages may read."""
 
@@ -140,30 +152,51 @@ class Insights:
         identity: str,
         live_version: Callable[[], int],
         min_choices: int,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._identity = identity
         self._live_version = live_version
         self._min_choices = min_choices
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._snapshot: tuple[float, LabSnapshot] | None = None
+        self._counting = threading.Lock()
+        self._counted: tuple[float, object, _Everybodys] | None = None
 
     def chip(self, user_id: int) -> Chip:
         """The status line for this user."""
         with self._database.read() as session:
             choices = comparison_queries.count_choices(session, user_id)
-            waiting = queries.count_waiting(session, self._identity)
-            training = queries.running_round(session) is not None
-            teaches = queries.teaches(session, self._identity)
-            failures, _ = queries.failures_since_success(session, "full")
-        missing = max(self._min_choices - waiting, 0 if teaches else 1)
-        if training:
+            everybodys = self._everybodys(session)
+        missing = max(self._min_choices - everybodys.waiting, 0 if everybodys.teaches else 1)
+        if everybodys.training:
             until_next = Sentence(_LEARNING)
         elif missing:
             until_next = Sentence(_LEARNS_IN, {"count": missing})
         else:
-            until_next = Sentence(_TRIES_AGAIN if failures else _IN_A_MOMENT)
-        return Chip(self._live_version(), choices, until_next, training)
+            until_next = Sentence(_TRIES_AGAIN if everybodys.failures else _IN_A_MOMENT)
+        return Chip(self._live_version(), choices, until_next, everybodys.training)
+
+    def _everybodys(self, session: Session) -> _Everybodys:
+        """Counted again when somebody has chosen or a round has gone on, and after a moment.
+
+        That is for what the mark does not show: erasing, and commits out of turn.
+        """
+        with self._counting:
+            now, mark = self._monotonic(), queries.newest(session)
+            known = self._counted
+            if known is None or known[1] != mark or now - known[0] > _SNAPSHOT_S:
+                known = self._counted = (now, mark, self._count(session))
+            return known[2]
+
+    def _count(self, session: Session) -> _Everybodys:
+        return _Everybodys(
+            waiting=queries.count_waiting(session, self._identity),
+            teaches=queries.teaches(session, self._identity),
+            training=queries.running_round(session) is not None,
+            failures=queries.failures_since_success(session, "full")[0],
+        )
 
     def consistency(self, user_id: int) -> Consistency:
         """How steady this user's choices are, by the repeats among them."""
@@ -174,7 +207,7 @@ class Insights:
     def lab(self) -> LabSnapshot:
         """Tables of the lab, at most a moment old."""
         with self._lock:
-            now = time.monotonic()
+            now = self._monotonic()
             if self._snapshot is None or now - self._snapshot[0] > _SNAPSHOT_S:
                 self._snapshot = (now, self._read_lab())
             return self._snapshot[1]

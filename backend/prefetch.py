@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,7 +57,7 @@ class Prefetcher:
         self._gives_way_s = gives_way_s
         self._active: dict[int, datetime] = {}
         self._wake = threading.Condition()
-        self._stale = False
+        self._to_look_at: set[int] = set()
         self._visited = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
@@ -67,12 +68,13 @@ class Prefetcher:
         with self._wake:
             self._active[user_id] = self._clock()
             self._visited = True
-        self.look_again()
+            self._to_look_at.add(user_id)
+            self._wake.notify()
 
     def look_again(self) -> None:
-        """Something changed (a pair was used or finished, a version went live)."""
+        """A version went live: nobody's pairs are by the live one any more."""
         with self._wake:
-            self._stale = True
+            self._to_look_at.update(self._active)
             self._wake.notify()
 
     def close(self) -> None:
@@ -85,22 +87,27 @@ class Prefetcher:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stale or self._closed)
+                self._wake.wait_for(lambda: self._to_look_at or self._closed)
                 if self._visited:  # once a turn, however many come: nobody's pairs wait for ever
                     self._visited = False
                     self._wake.wait_for(lambda: self._closed, self._gives_way_s)
                 if self._closed:
                     return
-                self._stale = False
-                earliest = self._clock() - _ACTIVE_FOR
-                self._active = {u: at for u, at in self._active.items() if at >= earliest}
-                users = sorted(self._active, key=self._active.__getitem__, reverse=True)
+                users = self._take()
             for user_id in users:
                 try:
                     self._top_up(user_id)
                 except (Unavailable, SQLAlchemyError, ValueError) as error:
                     # ValueError: a prompt, with what the user says of themselves, does not fit.
                     _log.warning("prefetch for user %s put off: %s", user_id, error)
+
+    def _take(self) -> list[int]:
+        """Active users to look at, whoever came last in front; the others are forgotten."""
+        earliest = self._clock() - _ACTIVE_FOR
+        self._active = {u: at for u, at in self._active.items() if at >= earliest}
+        users = self._to_look_at & self._active.keys()
+        self._to_look_at.clear()
+        return sorted(users, key=self._active.__getitem__, reverse=True)
 
     def _top_up(self, user_id: int) -> None:
         live = self._engine.live_version
@@ -117,9 +124,11 @@ class Prefetcher:
                 continue
             prompt = bank_prompt(self._database, self._maker, user_id, self._rng)
             making = self._maker.start(user_id, prompt, Priority.PREFETCH, shown=False)
-            making.stored.add_done_callback(self._on_stored)
+            making.stored.add_done_callback(partial(self._on_stored, user_id))
 
-    def _on_stored(self, stored: Future[int]) -> None:
+    def _on_stored(self, user_id: int, stored: Future[int]) -> None:
         # A failure is not followed up: the next visit or choice will ask again.
         if stored.exception() is None:
-            self.look_again()
+            with self._wake:
+                self._to_look_at.add(user_id)
+                self._wake.notify()

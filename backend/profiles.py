@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 
 from backend.errors import InvalidInput, NotAllowed, NotFound
+from backend.typed_text import storable
 from backend.wording import msg
 from db.queries import users as queries
 from db.session import Database
@@ -61,5 +62,5 @@ class Profiles:
 
 def _clean(text: str) -> str:
     """Lines as they were typed, without control characters (Postgres refuses some)."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return "".join(c for c in lines if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs"))
+    lines = storable(text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "".join(c for c in lines if c == "\n" or unicodedata.category(c) != "Cc")

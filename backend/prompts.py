@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from backend.errors import InvalidInput, Unavailable
 from backend.shipped_prompts import shipped, with_ending
+from backend.typed_text import storable
 from backend.wording import msg
 from db.models import Prompt
 from db.queries import bank as bank_queries
@@ -105,7 +106,7 @@ def checked_own_text(text: str, max_chars: int) -> str:
     Raises:
         InvalidInput: empty or too long.
     """
-    trimmed = text.replace("\x00", "").strip()
+    trimmed = storable(text)
     if not trimmed:
         raise InvalidInput(msg("Type a question first."))
     if len(trimmed) > max_chars:

@@ -59,7 +59,7 @@ class RoundInput:
 def waiting(
     session: Session, identity: str, unscored_until: datetime | None = None
 ) -> list[Candidate]:
-    """Choices no promoted round has used, oldest first.
+    """Choices no promoted full round has used, oldest first.
 
     Args:
         identity: the base model that made the responses.

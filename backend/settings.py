@@ -19,13 +19,16 @@ from backend.persona_cast import DEFAULT_CHOICES, DEFAULT_NOISE, rules_from
 from backend.shipped_prompts import USUAL_ENDING
 
 _PREFIX = "ATTUNE_"
+_YEAR_S = 365 * 24 * 3600  # far beyond it, the system's own timers give up
 _NOT_ON_A_LINE = ("Cc", "Zl", "Zp")  # control characters and separators of lines
 
 
 class Settings(BaseModel):
     """Every setting with its default; each field's description is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     model: str = Field(
         "embedded",
@@ -147,12 +150,19 @@ class Settings(BaseModel):
     engine_threads: int = Field(
         0, ge=0, description="Engine's CPU threads; 0 means half the cores, as training needs some."
     )
-    tick_s: float = Field(2.0, gt=0, description="Seconds between looks at whether a round is due.")
+    tick_s: float = Field(
+        2.0, gt=0, le=3600, description="Seconds between looks at whether a round is due."
+    )
     round_min_choices: int = Field(10, ge=1, description="New choices that make a round due.")
     round_max_wait_s: float = Field(
-        1800, gt=0, description="A round is due with fewer once the oldest has waited so long."
+        1800,
+        gt=0,
+        le=_YEAR_S,
+        description="A round is due with fewer once the oldest has waited so long.",
     )
-    round_timeout_s: float = Field(3600, gt=0, description="A round that takes longer is failed.")
+    round_timeout_s: float = Field(
+        3600, gt=0, le=_YEAR_S, description="A round that takes longer is failed."
+    )
     round_max_new: int = Field(64, ge=1, description="At most so many new pairs per round.")
     round_replay: int = Field(10, ge=0, description="Older pairs trained on again per round.")
     round_user_cap: int = Field(32, ge=1, description="At most so many pairs of one user a round.")
@@ -231,7 +241,7 @@ class Settings(BaseModel):
     @property
     def directions_dir(self) -> Path:
         """Where style directions made on this machine are kept."""
-        return self.cache_dir / "directions"
+        return self.cache_dir.expanduser() / "directions"
 
     @property
     def resolved_varied_share(self) -> float:
@@ -252,7 +262,8 @@ class Settings(BaseModel):
     @property
     def resolved_database_url(self) -> str:
         """The database URL, SQLite in the data folder by default."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'attune.db').absolute()}"
+        file = (self.data_dir / "attune.db").expanduser().absolute()
+        return self.database_url or f"sqlite:///{file}"
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:

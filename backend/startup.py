@@ -9,7 +9,9 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+from alembic.util import CommandError
 from filelock import FileLock, Timeout
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -29,14 +31,12 @@ def prepare_data_dir(folder: Path) -> Path:
         ConfigurationError: it cannot be made or written, or the disk is full.
     """
     absolute = folder.expanduser().absolute()
-    probe = absolute / ".probe"
     try:
         (absolute / "versions").mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0" * _PROBE_BYTES)
-        probe.unlink()
+        # Under a name of its own: other processes may be starting on the same folder.
+        with NamedTemporaryFile(dir=absolute, prefix=".probe-") as probe:
+            probe.write(b"\0" * _PROBE_BYTES)
     except OSError as error:
-        if absolute.is_dir():
-            probe.unlink(missing_ok=True)
         raise ConfigurationError(
             f"cannot write to the data folder {absolute}: {error.strerror}"
         ) from error
@@ -60,7 +60,7 @@ def hold_alone(url: str) -> Callable[[], None]:
     """
     try:
         asked = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return lambda: None  # said by who opens it
     file = asked.database if asked.get_backend_name() == "sqlite" else None
     # Where there is no folder, opening the database says so; the lock would make one.
@@ -82,11 +82,13 @@ def open_database(url: str) -> Database:
     """A migrated database.
 
     Raises:
-        ConfigurationError: the URL is wrong, or the database does not answer or cannot be written.
+        ConfigurationError: the URL is wrong, or the database does not answer, cannot be written or
+        was migrated by newer code.
     """
     try:
         database = Database(url)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
+        # ValueError: a port that is no number.
         raise ConfigurationError(
             "ATTUNE_DATABASE_URL is not a database URL this program knows; "
             "examples: sqlite:///attune.db, postgresql://user:password@host/attune"
@@ -94,12 +96,17 @@ def open_database(url: str) -> Database:
     try:
         database.ping()
         migrate(database)
-    except DBAPIError as error:
+    except (DBAPIError, CommandError) as error:
         database.close()
         shown = make_url(url).render_as_string(hide_password=True)
-        why = " ".join(str(error.orig).split())
-        raise ConfigurationError(f"cannot use the database {shown}: {why}") from error
+        raise ConfigurationError(f"cannot use the database {shown}: {_why(error)}") from error
     return database
+
+
+def _why(error: DBAPIError | CommandError) -> str:
+    if isinstance(error, CommandError):  # a migration is noted there that this code does not have
+        return f"it is from a newer Attune ({error})"
+    return " ".join(str(error.orig).split())
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -113,5 +120,11 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror}; ATTUNE_PORT takes another port"
+            f"cannot listen on {host_and_port(host, port)}: {error.strerror}; "
+            "ATTUNE_PORT takes another port"
         ) from error
+
+
+def host_and_port(host: str, port: int) -> str:
+    """The two as they stand in an address: IPv6 needs brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +23,7 @@ from backend import round_input, selection, user_tastes
 from backend.errors import Conflict
 from backend.lease import Lease
 from backend.round_input import RoundInput, RoundLimits
+from backend.selection import Candidate
 from backend.styles import Style
 from backend.versions import Versions
 from db.models import Round
@@ -109,9 +111,11 @@ class Training:
         # From an older version a round would undo for everybody what the live one has learnt.
         if not self._versions.serves_live():
             return
-        if self._is_due():
-            self._start(epoch, ())
-        elif users := self._new_users():
+        with self._database.read() as session:
+            waiting = round_input.waiting(session, self._identity, self._unscored_until())
+            due = self._is_due(session, waiting)
+            users = () if due else self._new_users(session, waiting)
+        if due or users:
             self._start(epoch, users)
 
     def train_now(self) -> None:
@@ -147,13 +151,11 @@ class Training:
         with self._database.write() as session:
             queries.fail_running(session, epoch + 1, _LOST, self._clock())
 
-    def _is_due(self) -> bool:
-        with self._database.read() as session:
-            waiting = round_input.waiting(session, self._identity, self._unscored_until())
-            failures, last_failure = queries.failures_since_success(session, "full")
-            lease = queries.lease(session)
+    def _is_due(self, session: Session, waiting: Sequence[Candidate]) -> bool:
+        lease = queries.lease(session)
         if lease is not None and lease.asked_at is not None:
             return selection.teaches(waiting)
+        failures, last_failure = queries.failures_since_success(session, "full")
         return selection.is_due(
             waiting,
             now=self._clock(),
@@ -163,19 +165,16 @@ class Training:
             last_failure=last_failure,
         )
 
-    def _new_users(self) -> tuple[int, ...]:
+    def _new_users(self, session: Session, waiting: Sequence[Candidate]) -> tuple[int, ...]:
         """Whose vector alone to train before the next full round; nobody: no such round is due."""
-        if not self._fast_choices:
+        ready = partial(selection.new_users, waiting, choices=self._fast_choices)
+        if not ready(served=(), limit=1):  # as a rule; who is served takes a look at every round
             return ()
-        with self._database.read() as session:
-            waiting = round_input.waiting(session, self._identity, self._unscored_until())
-            failures, last_failure = queries.failures_since_success(session, "vector")
-            served = queries.vector_served(session, self._identity)
+        failures, last_failure = queries.failures_since_success(session, "vector")
         if selection.backs_off(self._clock(), failures, last_failure):
             return ()
-        return selection.new_users(
-            waiting, choices=self._fast_choices, served=served, limit=_MOST_NEW_USERS
-        )
+        served = queries.vector_served(session, self._identity)
+        return ready(served=served, limit=_MOST_NEW_USERS)
 
     def _unscored_until(self) -> datetime:
         """Pairs chosen up to here may be trained on unscored: whatever keeps the score away (too
@@ -193,6 +192,8 @@ class Training:
         """
         request = self._begin(epoch, users)
         try:
+            # After the transaction: taste models take a while, and nobody could choose meanwhile.
+            request = replace(request, style_shares=self._style_shares(request))
             result = self._trainer.run(request, self._reporter(request.round_id), self._timeout_s)
             self._finish(request, result, epoch)
         except RoundFailed as error:
@@ -237,7 +238,6 @@ class Training:
                 output=str(self._versions.path_of(row.artifact).absolute()),
                 config=config,
                 kind=kind,
-                style_shares=self._style_shares(session, gathered),
             )
 
     def _gather(self, session: Session, round_id: int, users: tuple[int, ...]) -> RoundInput:
@@ -256,12 +256,13 @@ class Training:
             session, self._identity, self._limits, probe_prompts, rng, unscored_until=until
         )
 
-    def _style_shares(self, session: Session, gathered: RoundInput) -> dict[int, StyleShares]:
+    def _style_shares(self, request: RoundRequest) -> dict[int, StyleShares]:
         if self._config.user_model != "styled":
             return {}
-        learning = {pair.user_id for pair in gathered.pairs}
+        learning = {pair.user_id for pair in request.pairs}
         until = self._unscored_until()
-        return user_tastes.shares_for_round(session, self._styles, learning, until)
+        with self._database.read() as session:
+            return user_tastes.shares_for_round(session, self._styles, learning, until)
 
     def _reporter(self, round_id: int) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

@@ -133,7 +133,8 @@ class Making:
         """Wait until it is stored.
 
         Raises:
-            Unavailable: the model or the database failed, or it took too long.
+            Unavailable: the model failed, or it took too long.
+            sqlalchemy.exc.SQLAlchemyError: it could not be stored.
         """
         try:
             return self.stored.result(timeout_s)

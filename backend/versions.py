@@ -20,7 +20,12 @@ from backend.errors import Conflict, NotFound
 from db.models import Promotion, Version
 from db.queries import rounds as queries
 from db.session import Database
-from trainer.artifacts import ArtifactDamaged, manifest_sha256, read_recipe
+from trainer.artifacts import (
+    ArtifactDamaged,
+    ArtifactUnreadable,
+    manifest_sha256,
+    read_recipe,
+)
 from trainer.config import TrainConfig
 
 _log = logging.getLogger(__name__)
@@ -43,8 +48,8 @@ class Versions:
         self._folder = folder
         self._clock = clock
         self._swapping = threading.Lock()
-        # Versions whose directory this process did not find, and when. Not marked as damaged: a
-        # folder that is not mounted here may be fine elsewhere, and here in a moment.
+        # Versions whose directory this process did not find or could not read, and when. Not marked
+        # as damaged: what is not mounted here may be fine elsewhere, and here in a moment.
         self._missing: dict[int, datetime] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -81,6 +86,8 @@ class Versions:
         with self._database.read() as session:
             if self._servable(session) is not None:
                 return
+            if self.live(session) is not None:
+                _log.error("no version is found in %s: everybody gets a new one", self._folder)
         name = self.free_name(f"initial-{identity[:12]}")
         self._engine.write_initial(self._folder / name)
         with self._database.write() as session:
@@ -124,6 +131,10 @@ class Versions:
             live = self.live(session)
             if live is not None and live.id == version_id:
                 raise Conflict(f"Version {version_id} is live already.")
+            # Before the row is there: every process follows it, and nobody would take it back.
+            if not _is_found(self.path_of(version.artifact)):
+                raise self._not_served(version_id)
+            self._missing.pop(version_id, None)
             session.add(
                 Promotion(
                     version_id=version_id, cause="rollback", by_user_id=by_user_id, at=self._clock()
@@ -132,10 +143,12 @@ class Versions:
         self.follow()
         served = self._engine.live_version
         if served is not None and served.version_id != version_id:
-            raise Conflict(
-                f"Version {version_id} is damaged or not found here. "
-                f"Version {served.version_id} is served instead."
-            )
+            raise self._not_served(version_id)
+
+    def _not_served(self, version_id: int) -> Conflict:
+        served = self._engine.live_version
+        instead = "" if served is None else f" Version {served.version_id} is served instead."
+        return Conflict(f"Version {version_id} is damaged or not found here.{instead}")
 
     def follow(self) -> None:
         """Swap the engine to the live version if it serves another one."""
@@ -156,14 +169,15 @@ class Versions:
             # By its directory too: one is written anew when somebody in it is erased.
             if self._engine.live_version == VersionRef(live.id, path):
                 return False
-            if not path.is_dir():
-                _log.error("version %s is not served: there is no folder %s", live.id, path)
-                self._missing[live.id] = self._clock()
+            if not _is_found(path):
+                self._pass_over(live, f"there is no folder {path}")
                 continue
             try:
                 if manifest_sha256(path) != live.manifest_sha256:
                     raise ArtifactDamaged(f"{live.artifact}: the manifest was changed")
                 self._engine.swap(VersionRef(live.id, path))
+            except ArtifactUnreadable as error:
+                self._pass_over(live, str(error))
             except ArtifactDamaged as error:
                 _log.error("version %s is refused: %s", live.id, error)
                 with self._database.write() as session:
@@ -172,11 +186,23 @@ class Versions:
                 _log.info("version %s is live", live.id)
                 return True
 
+    def _pass_over(self, version: Version, why: str) -> None:
+        _log.error("version %s is not served: %s", version.id, why)
+        self._missing[version.id] = self._clock()
+
     def _servable(self, session: Session) -> Version | None:
-        """The newest promoted version whose directory was not missed within the last minute."""
+        """The newest promoted version that was not passed over within the last minute."""
         now = self._clock()
         missed = [version for version, at in self._missing.items() if abs(now - at) < _LOOK_AGAIN]
         return queries.live_version(session, self._engine.model_identity, missed)
+
+
+def _is_found(path: Path) -> bool:
+    """Whether there is such a folder, as far as this process can see."""
+    try:
+        return path.is_dir()
+    except OSError:  # no right to look, or a mount gone stale
+        return False
 
 
 def begun_with(database: Database, identity: str, folder: Path) -> TrainConfig | None:

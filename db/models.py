@@ -166,7 +166,7 @@ class UnwantedPrompt(Base):
     __tablename__ = "unwanted_prompts"
 
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
-    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True, index=True)
     created_at: Mapped[datetime]
 
 
@@ -177,6 +177,8 @@ class Comparison(Base):
     __table_args__ = (
         _one_of("purpose", PURPOSES),
         Index("ix_comparisons_user_open", "user_id", "retired_at", "shown_at"),
+        # Has this user been issued that prompt? Asked of every prompt of the bank.
+        Index("ix_comparisons_prompt_user", "prompt_id", "user_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -186,10 +188,10 @@ class Comparison(Base):
     # The same responses once more, sides swapped: is a choice steady? Never learnt from.
     repeat_of_id: Mapped[int | None] = mapped_column(ForeignKey("comparisons.id"), index=True)
     # The one whose chosen response this conversation goes on from.
-    continues_id: Mapped[int | None] = mapped_column(ForeignKey("comparisons.id"))
+    continues_id: Mapped[int | None] = mapped_column(ForeignKey("comparisons.id"), index=True)
     created_at: Mapped[datetime]
     shown_at: Mapped[datetime | None]
-    retired_at: Mapped[datetime | None]  # never shown, replaced by one of a newer version
+    retired_at: Mapped[datetime | None]  # never shown, replaced by one of another version
     stopped_at: Mapped[datetime | None]  # the user ended the writing; texts as far as written
     revealed_at: Mapped[datetime | None]  # the user was told which side was whose
 
@@ -215,7 +217,7 @@ class Response(Base):
     condition: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=1)  # more: it was empty and written again
     drafts: Mapped[int] = mapped_column(default=1)  # it is the one of so many that suited best
-    style: Mapped[str | None] = mapped_column(String(32))  # the example it was made after
+    style: Mapped[str | None] = mapped_column(String(32))  # the style it was made in
     profile: Mapped[str] = mapped_column(Text, default="")  # the user's, as it stood in the prompt
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
     text: Mapped[str] = mapped_column(Text)
@@ -312,7 +314,7 @@ class Round(Base):
 
 
 class RoundPair(Base):
-    """Which choice a round used, and for what. Replay apart, a promoted round consumes it."""
+    """Which choice a round used, and for what. Replay apart, a promoted full round consumes it."""
 
     __tablename__ = "round_pairs"
     __table_args__ = (_one_of("use", PAIR_USES),)

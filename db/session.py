@@ -3,6 +3,7 @@
 SQLite: WAL, synchronous=FULL (an acknowledged choice survives a power cut), `BEGIN IMMEDIATE` for
 writers (deferred transactions that upgrade fail with "locked"), and one process-wide lock around
 writing transactions (SQLite before 3.51.3 can corrupt its WAL when two connections checkpoint).
+Its `lower` is Python's: no index and no constraint may be on it, as other programs have another.
 Knows nothing of the tables.
 """
 
@@ -71,6 +72,8 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # SQLAlchemy begins, not the driver
+        # SQLite's own knows ASCII only, so that a search for "Über" would not find "über".
+        dbapi_connection.create_function("lower", 1, _lower, deterministic=True)
         cursor = dbapi_connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
@@ -80,6 +83,10 @@ def _prepare_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("attune_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
 
 
 def one_at_a_time(session: Session, key: int) -> None:

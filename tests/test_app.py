@@ -30,11 +30,15 @@ from dev.waiting import wait_for
 from ui.language import Languages
 
 
-def _refused(tmp_path: Path, **settings: str) -> str:
-    """The one line with which the program refuses to start."""
+def _refused(tmp_path: Path, *within: str, **settings: str) -> str:
+    """The one line with which the program refuses to start.
+
+    Args:
+        within: a command that runs the one after it.
+    """
     values = {"data_dir": str(tmp_path / "data"), "port": "0", "log_level": "error", **settings}
     done = subprocess.run(
-        [sys.executable, "app.py"],
+        [*within, sys.executable, "app.py"],
         check=False,
         cwd=ROOT,
         env=environment(**values),
@@ -79,9 +83,9 @@ def test_a_folder_whose_weights_are_damaged(tmp_path: Path, embedded_model_path:
 
 
 def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / ".probe").symlink_to("/dev/full")
-    assert "No space left on device" in _refused(tmp_path)
+    few_blocks = ("sh", "-c", 'ulimit -f 16; exec "$@"', "sh")
+    assert "cannot write to the data folder" in _refused(tmp_path, *few_blocks)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["versions"]
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

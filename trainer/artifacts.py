@@ -49,6 +49,13 @@ class ArtifactDamaged(Exception):
     """A round directory is not what was written, or belongs to another base model."""
 
 
+class ArtifactUnreadable(ArtifactDamaged):
+    """A file is there, but cannot be read now: no right to, a failing disk, too many open files.
+
+    What it holds may be as written: this says nothing of it for good, nor for other processes.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a directory holds.
@@ -88,7 +95,8 @@ def load_version(path: Path, *, base_identity: str) -> VersionTensors:
     """The version in directory `path`, every file verified.
 
     Raises:
-        ArtifactDamaged: a file is missing, changed or unreadable, or the base model is another.
+        ArtifactDamaged: a file is missing or changed, or the base model is another.
+        ArtifactUnreadable: one cannot be read now.
     """
     return parse_version(read_verified(path, base_identity=base_identity), path, base_identity)
 
@@ -114,7 +122,7 @@ def read_recipe(path: Path) -> TrainConfig:
     """What the version in directory `path` was made with.
 
     Raises:
-        ArtifactDamaged: the file is missing, changed or unreadable.
+        ArtifactDamaged: the file is missing or changed. ArtifactUnreadable: not to be read now.
     """
     entry = _read_manifest(path).files.get(TRAIN_CONFIG)
     if entry is None:
@@ -129,7 +137,7 @@ def read_user_vectors(path: Path) -> UserVectors:
     """The vectors alone of the version in directory `path`, whatever base model it belongs to.
 
     Raises:
-        ArtifactDamaged: the file is missing, changed or unreadable.
+        ArtifactDamaged: the file is missing or changed. ArtifactUnreadable: not to be read now.
     """
     entry = _read_manifest(path).files.get(USER_VECTORS)
     if entry is None:
@@ -147,7 +155,8 @@ def write_without(path: Path, target: Path, users: Collection[int]) -> str:
     else is as it was, bit for bit. Returns the new manifest's checksum.
 
     Raises:
-        ArtifactDamaged: `path` is not as written. FileExistsError, OSError: as `write_artifact`.
+        ArtifactDamaged: `path` is not as written. ArtifactUnreadable: a file cannot be read now.
+        FileExistsError, OSError: as `write_artifact`.
     """
     identity = _read_manifest(path).base_identity
     files = read_verified(path, base_identity=identity)
@@ -182,7 +191,7 @@ def read_verified(path: Path, *, base_identity: str) -> dict[str, bytes]:
     """The bytes of every file the manifest names, each compared with its checksum.
 
     Raises:
-        ArtifactDamaged.
+        ArtifactDamaged: a file is not as written. ArtifactUnreadable: one cannot be read now.
     """
     manifest = _read_manifest(path)
     if manifest.base_identity != base_identity:
@@ -197,7 +206,7 @@ def verify(path: Path) -> Manifest:
     """Compare every file of directory `path` with its checksum.
 
     Raises:
-        ArtifactDamaged.
+        ArtifactDamaged: a file is not as written. ArtifactUnreadable: one cannot be read now.
     """
     manifest = _read_manifest(path)
     for name, entry in manifest.files.items():
@@ -209,7 +218,7 @@ def manifest_sha256(path: Path) -> str:
     """Checksum of the manifest, and through it of the whole directory.
 
     Raises:
-        ArtifactDamaged: there is no manifest.
+        ArtifactDamaged: there is no manifest. ArtifactUnreadable: it cannot be read now.
     """
     return hashlib.sha256(_read(path, MANIFEST)).hexdigest()
 
@@ -292,8 +301,10 @@ def _read_file(path: Path, name: str, sha256: str, size: int) -> bytes:
 def _read(path: Path, name: str) -> bytes:
     try:
         return (path / name).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ArtifactDamaged(f"{path.name}: {name} is missing or unreadable") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ArtifactDamaged(f"{path.name}: {name} is missing") from error
+    except OSError as error:
+        raise ArtifactUnreadable(f"{path.name}: {name}: {error.strerror}") from error
 
 
 def _canonical(content: Any) -> bytes:

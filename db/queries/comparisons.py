@@ -37,8 +37,12 @@ def unwanted(user_id: int) -> ColumnElement[bool]:
 
 def _made_by(version_id: int) -> ColumnElement[bool]:
     """True for a comparison whose responses this version made."""
+    # Both sides have one version, so side A says it. Without the side SQLite takes the index over
+    # versions, and goes through all that the version ever made, once for each comparison.
     return exists().where(
-        Response.comparison_id == Comparison.id, Response.version_id == version_id
+        Response.comparison_id == Comparison.id,
+        Response.side == "A",
+        Response.version_id == version_id,
     )
 
 

@@ -96,7 +96,7 @@ def made_with(identity: str) -> ColumnElement[bool]:
 def waiting_choices(
     session: Session, identity: str, unscored_until: datetime | None = None
 ) -> Sequence[tuple[Choice, str]]:
-    """Every effective choice no promoted round has used, with its purpose, oldest first.
+    """Every effective choice no promoted full round has used, with its purpose, oldest first.
 
     A repeat's purpose is `repeat`, whatever the first one was made for.
 
@@ -116,7 +116,7 @@ def waiting_choices(
 
 
 def count_waiting(session: Session, identity: str) -> int:
-    """How many effective choices on this base model's responses no promoted round has used."""
+    """How many effective choices on this base model's responses no promoted full round has used."""
     statement = select(func.count(Choice.id)).where(
         Choice.verdict.in_(COUNTED), effective(), ~consumed(), made_with(identity)
     )
@@ -265,6 +265,13 @@ def recent_rounds(session: Session, limit: int) -> Sequence[Round]:
 def running_round(session: Session) -> Round | None:
     """The round under way, if any."""
     return session.scalars(select(Round).where(Round.status == "running")).first()
+
+
+def newest(session: Session) -> tuple[int | None, int | None, str | None]:
+    """The newest choice, the newest round and its status: when they change, so may all counts."""
+    last = select(Round.id, Round.status).order_by(Round.id.desc()).limit(1)
+    number, status = session.execute(last).one_or_none() or (None, None)
+    return session.scalar(select(func.max(Choice.id))), number, status
 
 
 def failures_since_success(session: Session, kind: str) -> tuple[int, datetime | None]:

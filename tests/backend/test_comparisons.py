@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from backend.errors import Conflict, InvalidInput, NotFound
+from backend.engines.base import EngineClosed
+from backend.errors import AttuneError, Conflict, InvalidInput, NotFound, Unavailable
 from backend.prefetch import Prefetcher
 from db.models import Choice, Comparison, Prompt, Response
 from db.queries import comparisons as queries
@@ -134,7 +135,7 @@ def test_a_reason_supersedes_and_keeps_the_verdict(house: House) -> None:
     pair = comparison_id(last(house.desk.stream(user)))
     first = house.desk.choose(user, pair, "b", 1)
     second = house.desk.explain(user, first, " shorter ")
-    third = house.desk.explain(user, second, "clearer")
+    third = house.desk.explain(user, second, "clearer\ud83d")  # half a character, as JSON may send
     with pytest.raises(Conflict):
         house.desk.explain(user, first, "friendlier")
     with house.database.read() as session:
@@ -190,7 +191,12 @@ def test_an_own_prompt_comes_first_and_the_open_pair_comes_back(house: House) ->
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "Type a question"), (" \n\0", "Type a question"), ("x" * 101, "101 characters")],
+    [
+        ("", "Type a question"),
+        (" \n\0", "Type a question"),
+        ("\ud83d", "Type a question"),
+        ("x" * 101, "101 characters"),
+    ],
 )
 def test_prompts_that_cannot_be_used_are_refused(house: House, text: str, words: str) -> None:
     user = house.user("mia")
@@ -199,6 +205,23 @@ def test_prompts_that_cannot_be_used_are_refused(house: House, text: str, words:
         list(house.desk.ask(user, text))
     assert house.rows(Prompt) == before
     assert house.rows(Comparison) == 0
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"), [(ValueError("6000 tokens"), InvalidInput), (EngineClosed(), Unavailable)]
+)
+def test_a_prompt_that_the_model_refuses_is_not_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch, refusal: Exception, told: type[AttuneError]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    user = house.user("mia")
+    before = house.rows(Prompt)
+    monkeypatch.setattr(house.engine, "generate", refuse)
+    with pytest.raises(told):
+        list(house.desk.ask(user, "Why is the sky blue?"))
+    assert house.rows(Prompt) == before
 
 
 def test_a_page_that_goes_away_loses_nothing(house: House) -> None:

@@ -92,6 +92,20 @@ def test_search_finds_prompts_responses_and_reasons_as_they_are_written(
     assert found("p_ain") == []
     assert found("x" * 5000) == []
     assert found("\x00") == [by_prompt, by_response, by_reason]
+    assert found("\ud83d") == [by_prompt, by_response, by_reason]  # half of what a page sent
+
+
+def test_search_ignores_case_in_every_script(judged: Judged, history: History) -> None:
+    user, version = judged.user("mia"), judged.version()
+    with_umlaut, greek = (chosen(judged, user, version)[0] for _ in range(2))
+    with judged.database.write() as session:
+        for comparison, text in ((with_umlaut, "Über Öl"), (greek, "αθήνα")):
+            session.query(Response).filter_by(comparison_id=comparison).update(
+                {Response.text: text}
+            )
+    for search, comparison in (("übeR ÖL", with_umlaut), ("ΑΘΉΝΑ", greek)):
+        rows = history.page(user, search, offset=0, limit=9).rows
+        assert [row.comparison_id for row in rows] == [comparison]
 
 
 def test_a_change_supersedes_and_stays_where_it_was(judged: Judged, history: History) -> None:

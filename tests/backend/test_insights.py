@@ -9,6 +9,7 @@ import pytest
 from backend.insights import Insights, RoundRow
 from db.models import Round
 from db.session import Database
+from tests.backend.counting import asked
 from tests.backend.judged import Judged
 from tests.conftest import Clock
 
@@ -49,3 +50,34 @@ def test_a_round_judged_before_that_was_measured_or_not_at_all_has_no_loss_befor
     database: Database, clock: Clock, gate: dict[str, Any] | None
 ) -> None:
     assert _told(database, clock, gate=gate).loss_before is None
+
+
+def test_what_every_chip_says_is_counted_once_for_all_and_at_once_after_a_choice(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = asked(monkeypatch, "count_waiting")
+    judged = Judged(database, clock)
+    user, other, version = judged.user("mia"), judged.user("tom"), judged.version()
+    first = judged.comparison(user, version)
+    insights = Insights(
+        database,
+        identity="base",
+        live_version=lambda: version,
+        min_choices=5,
+        monotonic=lambda: clock().timestamp(),
+    )
+    for somebody in (user, other, user):
+        assert str(insights.chip(somebody).until_next) == "learns again in 5"
+    assert len(counted) == 1
+    judged.choice(user, first, "a")
+    for somebody in (user, other):
+        assert str(insights.chip(somebody).until_next) == "learns again in 4"
+    assert len(counted) == 2
+    round_id = judged.round(version, [])
+    with database.write() as session:
+        session.get_one(Round, round_id).status = "running"
+    assert insights.chip(other).training
+    assert len(counted) == 3
+    clock.forward(seconds=3)
+    insights.chip(user)
+    assert len(counted) == 4

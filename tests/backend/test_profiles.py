@@ -70,7 +70,7 @@ def desk(
 def test_a_profile_is_kept_replaced_and_erased(database: Database, user: int) -> None:
     profiles = Profiles(database, used=True)
     assert profiles.read(user) == profiles.in_prompt(user) == ""
-    profiles.write(user, "  I like lists.\r\nAnd\x00 tea.\x07  ")
+    profiles.write(user, "  I like lists.\r\nAnd\x00 tea.\x07\udc4d  ")
     assert profiles.read(user) == "I like lists.\nAnd tea."
     profiles.write(user, "No lists.")
     assert profiles.in_prompt(user) == "No lists."

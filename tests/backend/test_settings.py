@@ -24,6 +24,15 @@ def test_values_are_read_and_typed() -> None:
     assert settings.guests is False
 
 
+def test_a_home_folder_is_found_wherever_a_folder_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = load_settings({"ATTUNE_DATA_DIR": "~/data"})
+    assert settings.resolved_database_url == f"sqlite:///{tmp_path}/data/attune.db"
+    assert settings.directions_dir == tmp_path / ".cache" / "attune" / "directions"
+
+
 def test_the_styled_user_model_has_styles_to_learn_from_unless_told_otherwise() -> None:
     assert load_settings({}).resolved_varied_share == 0
     styled = {"ATTUNE_USER_MODEL": "styled"}
@@ -54,6 +63,10 @@ def test_a_prompts_ending_is_one_line_in_any_language() -> None:
         ({"ATTUNE_PORT": "many"}, "ATTUNE_PORT='many'"),
         ({"ATTUNE_SIGNUP": "maybe"}, "ATTUNE_SIGNUP='maybe'"),
         ({"ATTUNE_PREFETCH": "-1"}, "ATTUNE_PREFETCH='-1'"),
+        ({"ATTUNE_TICK_S": "inf"}, "ATTUNE_TICK_S='inf'"),
+        ({"ATTUNE_ROUND_MAX_WAIT_S": "1e15"}, "ATTUNE_ROUND_MAX_WAIT_S='1e15'"),
+        ({"ATTUNE_ROUND_TIMEOUT_S": "nan"}, "ATTUNE_ROUND_TIMEOUT_S='nan'"),
+        ({"ATTUNE_LEARNING_RATE_ADAPTER": "inf"}, "ATTUNE_LEARNING_RATE_ADAPTER='inf'"),
         ({"ATTUNE_PERSONAS": "5"}, "ATTUNE_PERSONAS='5': Personas come in opposed pairs"),
         ({"ATTUNE_PERSONAS": "warm,sobr"}, "did you mean sober?"),
     ],

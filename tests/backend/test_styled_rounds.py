@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from transformers import AutoConfig
 
+from backend import user_tastes
 from backend.prequential import Scorer
 from backend.styles import load_styles, style_shares, with_directions
 from backend.user_tastes import taste_of
@@ -42,6 +44,20 @@ def versions_of(house: House) -> list[Path]:
     with house.database.read() as session:
         names = session.scalars(select(Version.artifact).order_by(Version.id)).all()
     return [house.versions.path_of(name) for name in names]
+
+
+def test_tastes_are_read_beside_the_choices_that_come_in_and_a_failure_fails_the_round(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(session: Session, *_: object) -> None:
+        writes = session.connection().get_execution_options().get("attune_write", False)
+        raise ValueError(f"writes: {writes}")
+
+    house.choose(6)
+    Scorer(house.database, house.engine, clock=house.clock).run()
+    monkeypatch.setattr(user_tastes, "shares_for_round", look)
+    done = house.round()
+    assert (done.status, done.reason) == ("failed", "unexpected ValueError: writes: False")
 
 
 def test_a_round_makes_a_users_choices_their_vector_and_leaves_everything_shared(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
 
+from backend.engines.base import VersionRef
+from backend.engines.echo import EchoEngine
 from backend.engines.local import LocalEngine
 from backend.errors import Conflict, NotFound
 from backend.versions import Versions, begun_with
@@ -21,6 +23,7 @@ from dev.waiting import wait_for
 from tests.backend.echo_house import open_house
 from tests.backend.house import CONFIG, IDENTITY, House
 from tests.conftest import Clock
+from trainer.artifacts import MANIFEST
 from trainer.language_model import load_language_model
 
 
@@ -98,6 +101,57 @@ def test_a_version_that_is_not_there_whole_is_not_said_to_be_live(
     with pytest.raises(Conflict, match=f"Version {second} is served instead"):
         house.versions.roll_back(first, house.user)
     assert house.live == second
+    with house.database.read() as session:
+        newest = session.scalars(select(Promotion).order_by(Promotion.id.desc()).limit(1)).one()
+    assert newest.version_id == second  # other processes, which may find it, have nothing to follow
+
+
+def test_a_version_that_cannot_be_read_now_is_passed_over_and_not_marked(
+    database: Database, clock: Clock, tmp_path: Path
+) -> None:
+    with open_house(database, clock, tmp_path) as house:
+        first = house.engine.live_version
+        house.engine.write_initial(tmp_path / "second")
+        with database.write() as session:
+            second = house.versions.promote(
+                session, "second", house.engine.model_identity, cause="round", round_id=None
+            ).id
+        manifest, away = tmp_path / "second" / MANIFEST, tmp_path / "away"
+        manifest.rename(away)
+        manifest.mkdir()  # root may read every file, but no folder as one
+        house.versions.follow()
+        assert house.engine.live_version == first
+        with database.read() as session:
+            assert session.get_one(Version, second).damaged_at is None
+        manifest.rmdir()
+        away.rename(manifest)
+        clock.forward(minutes=1)
+        house.versions.follow()
+        assert house.engine.live_version == VersionRef(second, tmp_path / "second")
+
+
+def test_a_version_that_is_found_again_can_be_rolled_back_to_at_once(
+    database: Database, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_house(database, clock, tmp_path) as house:
+        identity, admin = house.engine.model_identity, house.user("mia")
+        house.engine.write_initial(tmp_path / "second")
+        with database.write() as session:
+            second = house.versions.promote(
+                session, "second", identity, cause="round", round_id=None
+            ).id
+        for path in tmp_path.glob("initial-*"):
+            shutil.rmtree(path)
+        (tmp_path / "second").rename(tmp_path / "away")
+        with closing(EchoEngine()) as engine:
+            versions = Versions(database, engine, tmp_path, clock=clock)
+            versions.follow()
+            assert engine.live_version is not None
+            assert engine.live_version.version_id == second + 1  # made anew: none was found
+            assert f"no version is found in {tmp_path}" in caplog.text
+            (tmp_path / "away").rename(tmp_path / "second")
+            versions.roll_back(second, admin)
+            assert engine.live_version == VersionRef(second, tmp_path / "second")
 
 
 def test_a_missed_directory_is_looked_for_again_and_no_round_begins_meanwhile(
