@@ -9,7 +9,6 @@ import torch
 from benchmarks.gate_damage import CHILDREN, CLASSES, WAYS, noisy, on_the_way
 from benchmarks.gate_world import Sound, Weights, World
 
-
 _SHARES = (1.0, 0.5, 0.75, 0.25, 1.15, 0.9, 0.6, 0.35, 1.05, 0.8)
 
 
