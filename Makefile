@@ -22,7 +22,7 @@ help:
 	@echo "make bench-engine  measure the local engine beside transformers.generate; one JSON line last"
 	@echo "make bench-together  measure what serving and training cost each other; one JSON line last"
 	@echo "make bench-gpu   all that is measured on a GPU, in one go; one JSON line last"
-	@echo "make bench-gate  the gate against 232 bad and 50 good candidates; goes on where it stood"
+	@echo "make bench-gate  the gate against 322 bad and 80 good candidates; goes on where it stood"
 
 run: $(VENV)/ready
 	@$(BIN)/python app.py

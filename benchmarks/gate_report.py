@@ -18,11 +18,10 @@ from trainer.gate import (
     GateFigures,
     HeldOutPair,
     RoundPair,
-    TextFigures,
-    chance_nats,
     end_changes,
     judge,
 )
+from trainer.gate_texts import TextFigures, chance_nats
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "gate.json"

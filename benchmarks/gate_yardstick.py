@@ -18,7 +18,7 @@ from benchmarks.gate_candidates import Candidate
 from benchmarks.gate_world import Weights, World
 from benchmarks.learning_world import as_prompt
 from trainer.batching import PairRows
-from trainer.gate import TextFigures
+from trainer.gate_texts import TextFigures
 from trainer.measuring import nonfinite
 from trainer.probes import Probe, read_texts, text_figures, write_texts
 from trainer.readings import own_readings

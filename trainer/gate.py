@@ -34,7 +34,8 @@ The rules, for figures of the round (candidate) and of the version it started fr
    are by `doubtful_nll_rise_nats` and chance above the base model's writes more of them, as they
    are and under the parent; the first may be by `max_round_nll_rise_nats` and chance above the
    second. Who has long been served a rare style, by whatever means, may go on so; one round may not
-   add much.
+   add much. Where nothing else speaks against a round, it is taken back for such a user
+   (`ill_alone`, `trainer.round`).
    Both sides share one length limit, and a text cut there counts as that long on both sides.
 7. The base model's own texts are, under every writer, at most `max_drift_nats` less likely per
    token. The same texts are compared; which texts they are still matters (see dev/LOG.md).
@@ -49,6 +50,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.config import GateConfig
+from trainer.gate_texts import TextFigures, chance_nats, round_reasons, text_reasons, who_wrote
 from trainer.types import PreferencePair
 
 FEW_PAIRS = 3  # fewer say nothing of a user
@@ -100,25 +102,6 @@ class RoundPair:
         return self.own_nats - self.parent_nats
 
 
-@dataclass(frozen=True, slots=True)
-class TextFigures:
-    """How one writer's texts look.
-
-    Attributes:
-        mean_tokens: mean length, texts cut at the limit counted at the limit.
-        nll_nats: the base model's negative log-likelihood per token; NaN without tokens.
-        repetition: share of 4-grams that stood before, in the same text or in one before it.
-        empty: texts without a visible character.
-        texts: how many there are.
-    """
-
-    mean_tokens: float
-    nll_nats: float
-    repetition: float
-    empty: int
-    texts: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateFigures:
     """All a round is judged by.
@@ -160,16 +143,27 @@ def judge(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
     reasons.extend(_held_out_reasons(figures, config))
     reasons.extend(_round_pair_reasons(figures, config))
     if figures.base_texts is not None:
-        for writer, texts in figures.texts.items():
-            of_texts = _text_reasons(writer, texts, figures.base_texts, config)
-            reasons.extend(of_texts or _round_reasons(writer, figures, config))
+        for writer in figures.texts:
+            reasons.extend(_reasons_of_texts(writer, figures, config))
         for writer, drift in figures.drift_nats.items():
             if not drift <= config.max_drift_nats:
+                who = who_wrote(writer)
                 reasons.append(
-                    f"{_who(writer)}: the base model's own texts are {drift:.2f} nats per token "
+                    f"{who}: the base model's own texts are {drift:.2f} nats per token "
                     f"less likely, at most {config.max_drift_nats:.2f} allowed"
                 )
     return tuple(reasons)
+
+
+def ill_alone(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
+    """Users whose own texts, and nothing else, keep the round from going live; nobody else's do."""
+    ill = {w for w in figures.texts if _reasons_of_texts(w, figures, config)}
+    ill |= {w for w, drift in figures.drift_nats.items() if not drift <= config.max_drift_nats}
+    ill.discard("generic")
+    texts = {writer: own for writer, own in figures.texts.items() if writer not in ill}
+    drift = {writer: nats for writer, nats in figures.drift_nats.items() if writer not in ill}
+    others = replace(figures, texts=texts, drift_nats=drift)
+    return () if judge(others, config) else tuple(sorted(ill))
 
 
 def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
@@ -179,9 +173,9 @@ def in_doubt(figures: GateFigures, config: GateConfig) -> tuple[str, ...]:
         writer
         for writer, texts in figures.texts.items()
         if base is not None
-        and not _text_reasons(writer, texts, base, config)
+        and not text_reasons(writer, texts, base, config)
         and texts.nll_nats - base.nll_nats
-        > config.doubtful_nll_rise_nats + _chance(texts, base, config)
+        > config.doubtful_nll_rise_nats + chance_nats(texts.texts, base.texts, config)
     )
 
 
@@ -261,6 +255,17 @@ def _held_out_reasons(figures: GateFigures, config: GateConfig) -> list[str]:
     return reasons
 
 
+def _reasons_of_texts(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
+    base, before = figures.base_texts, figures.parent_texts.get(writer)
+    if base is None or writer not in figures.texts:
+        return []
+    texts = figures.texts[writer]
+    reasons = text_reasons(writer, texts, base, config)
+    if reasons or before is None:
+        return reasons
+    return round_reasons(writer, texts, figures.more_texts[writer], before, config)
+
+
 def end_changes(pairs: Sequence[RoundPair]) -> list[float]:
     """Of those whose chosen responses ended."""
     return [p.end_logp_change for p in pairs if p.end_logp_change is not None]
@@ -314,66 +319,6 @@ def _groups(pairs: Sequence[RoundPair]) -> dict[str, list[RoundPair]]:
     elif others:
         groups["all users together"] = list(pairs)
     return groups
-
-
-def _who(writer: str) -> str:
-    return "the generic user" if writer == "generic" else writer
-
-
-def _text_reasons(
-    writer: str, texts: TextFigures, base: TextFigures, config: GateConfig
-) -> list[str]:
-    who = _who(writer)
-    reasons = []
-    if texts.empty > base.empty:
-        reasons.append(f"{who}: {texts.empty} of the generated texts are empty")
-    rise = texts.nll_nats - base.nll_nats
-    if not rise <= config.max_nll_rise_nats + _chance(texts, base, config):
-        reasons.append(
-            f"{who}: generated texts are unlike language, {texts.nll_nats:.2f} nats per token "
-            f"under the base model against {base.nll_nats:.2f} for its own"
-        )
-    ratio = texts.mean_tokens / base.mean_tokens if base.mean_tokens else 1.0
-    if not config.min_length_ratio <= ratio <= config.max_length_ratio:
-        reasons.append(
-            f"{who}: generated texts have {texts.mean_tokens:.0f} tokens on average, "
-            f"the base model's {base.mean_tokens:.0f}"
-        )
-    if not texts.repetition <= max(config.max_repetition, base.repetition):
-        reasons.append(f"{who}: {texts.repetition:.0%} of the generated 4-grams are repeated")
-    return reasons
-
-
-def _round_reasons(writer: str, figures: GateFigures, config: GateConfig) -> list[str]:
-    """The texts of one who was in doubt, against those before the round."""
-    before = figures.parent_texts.get(writer)
-    if before is None:
-        return []
-    own = _together(figures.texts[writer], figures.more_texts[writer])
-    rise = own.nll_nats - before.nll_nats
-    allowed = config.max_round_nll_rise_nats + _chance(own, before, config)
-    if rise <= allowed:
-        return []
-    return [
-        f"{_who(writer)}: the round makes generated texts unlike language, {rise:+.2f} nats per "
-        f"token under the base model against those before, at most {allowed:+.2f} allowed"
-    ]
-
-
-def _together(texts: TextFigures, more: TextFigures) -> TextFigures:
-    """With the likelihood of both; what else there is to see was seen of `texts`."""
-    tokens, others = texts.mean_tokens * texts.texts, more.mean_tokens * more.texts
-    nll = (texts.nll_nats * tokens + more.nll_nats * others) / (tokens + others)
-    return replace(texts, nll_nats=nll, texts=texts.texts + more.texts)
-
-
-def _chance(one: TextFigures, other: TextFigures, config: GateConfig) -> float:
-    return chance_nats(one.texts, other.texts, config)
-
-
-def chance_nats(texts: int, others: int, config: GateConfig) -> float:
-    """Twice the spread of the difference between means of so many texts, nats per token."""
-    return 2 * config.text_spread_nats * math.sqrt(1 / texts + 1 / others)
 
 
 def _allowed_rise(rises: Sequence[float], config: GateConfig) -> float:

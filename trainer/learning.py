@@ -102,7 +102,8 @@ class Learner:
         )
         self._carried = dict(state)
         self._steps = 0
-        self._restore()
+        for name in self._parameters:
+            self._restore(name)
 
     def step(self, batch: Sequence[PairRows], *, shared: bool = True) -> dict[str, float]:
         """One optimizer step on the mean loss of `batch`; the step's figures, by name.
@@ -152,15 +153,27 @@ class Learner:
         for part in _STATE_PARTS:
             self._carried.pop(f"{name}/{part}", None)
 
-    def _restore(self) -> None:
-        for name, parameter in self._parameters.items():
-            parts = {part: self._carried.get(f"{name}/{part}") for part in _STATE_PARTS}
-            if parts["step"] is not None:
-                self._optimizer.state[parameter] = {
-                    part: value.to(parameter.device, copy=True)
-                    for part, value in parts.items()
-                    if value is not None
-                }
+    @torch.no_grad()
+    def take_back(self, user_id: int, before: Tensor) -> None:
+        """Put a learning user's own numbers, and AdamW's state of them, back to before the round.
+
+        Args:
+            before: the numbers, as `UserModel.own_parameters` has them.
+        """
+        name = f"vectors/user.{user_id}"
+        self._parameters[name].copy_(before)
+        self._optimizer.state.pop(self._parameters[name], None)
+        self._restore(name)
+
+    def _restore(self, name: str) -> None:
+        parameter = self._parameters[name]
+        parts = {part: self._carried.get(f"{name}/{part}") for part in _STATE_PARTS}
+        if parts["step"] is not None:
+            self._optimizer.state[parameter] = {
+                part: value.to(parameter.device, copy=True)
+                for part, value in parts.items()
+                if value is not None
+            }
 
     def _draw(self, batch: Sequence[PairRows]) -> float:
         """In [0, 1): which terms of this batch are taken, where they are sampled."""

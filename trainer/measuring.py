@@ -15,7 +15,8 @@ from torch import Tensor
 from trainer.adapter import AttachedAdapter
 from trainer.batching import PairRows
 from trainer.config import GateConfig, TrainConfig
-from trainer.gate import GateFigures, HeldOutPair, TextFigures, in_doubt, oldest_user
+from trainer.gate import GateFigures, HeldOutPair, in_doubt, oldest_user
+from trainer.gate_texts import TextFigures
 from trainer.language_model import LanguageModel
 from trainer.own_pairs import OwnPairs, most_touched, round_pairs
 from trainer.probes import BaseTexts, ProbeText, text_figures

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.batching import Row
 from trainer.decoding import DecodingBatch
-from trainer.gate import TextFigures
+from trainer.gate_texts import TextFigures
 from trainer.language_model import LanguageModel
 from trainer.prompting import EncodedPrompt, PromptFormat, embed
 from trainer.sampling import RowSampler, draw

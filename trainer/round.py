@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -24,12 +24,13 @@ from trainer.adapter import AttachedAdapter, adapter_config_json, attached, init
 from trainer.artifacts import ArtifactDamaged, VersionTensors, write_artifact
 from trainer.batching import PairRows, pair_rows, passes
 from trainer.config import TrainConfig
-from trainer.gate import judge, named_figures
+from trainer.gate import GateFigures, ill_alone, judge, named_figures
 from trainer.language_model import LanguageModel
 from trainer.learning import Learner
 from trainer.measuring import Examination, ParentState, measure, probe_messages
 from trainer.own_pairs import OwnPairs, examined, read_own_pairs
 from trainer.probes import BaseTexts
+from trainer.probing import writer_name
 from trainer.prompting import PromptFormat
 from trainer.readings import PairReading, own_readings
 from trainer.references import base_references, own_references
@@ -134,7 +135,8 @@ def run_round(
     The same base, request and thread count give the same tensors, whatever is held out.
 
     What suits its user worse than nothing, even on what it was learnt from, is unlearnt before the
-    gate looks: one user's noisy choices shall not keep everybody from the rest.
+    gate looks. Where nothing but some learning users' own texts speaks against a round, it is taken
+    back for them. One user's noisy choices shall not keep everybody from the rest.
 
     Args:
         report: called between steps, on this thread.
@@ -220,6 +222,26 @@ def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
 
 
 def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
+    """The verdict; what the round did to whoever alone writes unsound texts is taken back first."""
+    bounds = work.request.config.gate
+    figures, samples = _measured(work, learnt, base_texts)
+    learners = {pair.user_id for pair in work.request.pairs} - set(learnt.misfits)
+    if ill := _users_of(ill_alone(figures, bounds), learners):
+        learnt = _taken_back(work, learnt, ill)
+        figures, samples = _measured(work, learnt, base_texts)
+    reasons = judge(figures, bounds)
+    counted = {"users_unlearnt": len(learnt.misfits), "users_taken_back": len(ill)}
+    return GateReport(
+        passed=not reasons,
+        reasons=reasons,
+        figures={**named_figures(figures), **counted},
+        samples=samples,
+    )
+
+
+def _measured(
+    work: _Work, learnt: _Learnt, base_texts: BaseTexts
+) -> tuple[GateFigures, tuple[dict[str, object], ...]]:
     request = work.request
     config = request.config
     examination = Examination(
@@ -233,16 +255,32 @@ def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
         parent=ParentState(work.parent.version.adapter, work.users_before, work.parent.vectors),
         prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
     )
-    figures, samples = measure(
+    return measure(
         work.base, work.adapter, work.users, examination, config=config, base_texts=base_texts
     )
-    reasons = judge(figures, config.gate)
-    return GateReport(
-        passed=not reasons,
-        reasons=reasons,
-        figures={**named_figures(figures), "users_unlearnt": len(learnt.misfits)},
-        samples=samples,
+
+
+def _taken_back(work: _Work, learnt: _Learnt, users: Sequence[int]) -> _Learnt:
+    """What is these users' own is as it was before the round, but for style shares."""
+    before = work.users_before.own_parameters()
+    for user in users:
+        learnt.learner.take_back(user, before[f"user.{user}"])
+    own = read_own_pairs(
+        work.base,
+        work.users,
+        learnt.own.pairs,
+        learnt.own.before,
+        references=work.own_references,
+        config=work.request.config,
     )
+    return replace(learnt, own=own)
+
+
+def _users_of(writers: Sequence[str], learners: Collection[int]) -> tuple[int, ...]:
+    """These writers as users; none where not all of them are learners."""
+    names = {writer_name(user): user for user in learners}
+    known = tuple(names[writer] for writer in writers if writer in names)
+    return known if len(known) == len(writers) else ()
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from trainer.gate import (
     GateFigures,
     HeldOutPair,
     RoundPair,
-    TextFigures,
+    ill_alone,
     in_doubt,
     judge,
     named_figures,
     oldest_user,
 )
+from trainer.gate_texts import TextFigures
 from trainer.types import PreferencePair, ResponseTokens
 
 BOUNDS = GateConfig()
@@ -56,6 +57,24 @@ def rises(*changes: float, user: int = 1) -> tuple[HeldOutPair, ...]:
 def test_a_healthy_round_passes_and_says_it_had_no_held_out_pairs() -> None:
     assert judge(HEALTHY, BOUNDS) == ()
     assert named_figures(HEALTHY)["held_out_pairs"] == 0
+
+
+def test_whoever_alone_writes_unsound_texts_is_named() -> None:
+    repeating = replace(BASE_TEXTS, repetition=0.9)
+    assert ill_alone(HEALTHY, BOUNDS) == ()
+    texts = {**HEALTHY.texts, "user 3": repeating, "user 5": repeating}
+    assert ill_alone(replace(HEALTHY, texts=texts), BOUNDS) == ("user 3", "user 5")
+    drifted = replace(HEALTHY, drift_nats={"user 3": 9.0})
+    assert ill_alone(drifted, BOUNDS) == ("user 3",)
+    unlike = replace(
+        HEALTHY,
+        more_texts={"user 3": replace(BASE_TEXTS, nll_nats=1.7, texts=12)},
+        parent_texts={"user 3": replace(BASE_TEXTS, texts=18)},
+    )
+    assert ill_alone(unlike, BOUNDS) == ("user 3",)
+    generic = {"generic": repeating, "user 3": repeating}
+    assert ill_alone(replace(HEALTHY, texts=generic), BOUNDS) == ()
+    assert ill_alone(replace(with_text(repetition=0.9), altered=(4,)), BOUNDS) == ()
 
 
 def test_numbers_that_are_not_finite_refuse() -> None:

@@ -18,7 +18,8 @@ from tests.trainer.rounds import KINDS, epoch_means, recipe_of, run
 from tests.trainer.test_user_models import OWN
 from trainer import artifacts
 from trainer.artifacts import load_version
-from trainer.config import Loss, TrainConfig
+from trainer.config import GateConfig, Loss, TrainConfig
+from trainer.gate import GateFigures, named_figures
 from trainer.language_model import LanguageModel
 from trainer.types import RoundFailed, RoundKind, RoundRequest, StyleShares
 
@@ -231,3 +232,53 @@ def test_what_suits_its_user_worse_than_nothing_is_unlearnt_and_the_rest_goes_li
     assert not own[1].any()
     state = load_file(output / artifacts.TRAINER_STATE)
     assert not [name for name in state if name.startswith("vectors/user.2/")]
+
+
+def test_for_whom_alone_writes_unsound_texts_the_round_is_taken_back(
+    base: LanguageModel,
+    recipe: TrainConfig,
+    round_request: Request,
+    initial: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = run(base, round_request(config=recipe))
+    measured: list[GateFigures] = []
+
+    def ill_at_first(figures: GateFigures, _config: GateConfig) -> tuple[str, ...]:
+        measured.append(figures)
+        return ("user 2",)
+
+    monkeypatch.setattr("trainer.round.ill_alone", ill_at_first)
+    output = initial.parent / "round-2"
+    second = run(
+        base,
+        round_request(round_id=2, parent=first.artifact, output=str(output), config=recipe),
+    )
+    assert len(measured) == 1
+    assert second.gate.figures["users_taken_back"] == 1
+    assert second.gate.figures["round_loss"] != named_figures(measured[0])["round_loss"]
+    old, new = (
+        load_file(Path(artifact) / artifacts.USER_VECTORS)[OWN[recipe.user_model]]
+        for artifact in (first.artifact, second.artifact)
+    )
+    assert not torch.equal(old[0], new[0])
+    assert torch.equal(old[1], new[1])
+    old_state, new_state = (
+        load_file(Path(artifact) / artifacts.TRAINER_STATE)
+        for artifact in (first.artifact, second.artifact)
+    )
+    mine = [name for name in old_state if name.startswith("vectors/user.2/")]
+    assert mine
+    for name in mine:
+        assert torch.equal(old_state[name], new_state[name])
+
+
+def test_nothing_is_taken_back_for_the_texts_of_one_who_did_not_take_part(
+    base: LanguageModel,
+    recipe: TrainConfig,
+    round_request: Request,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.round.ill_alone", lambda *_: ("user 2", "user 99"))
+    done = run(base, round_request(config=recipe))
+    assert done.gate.figures["users_taken_back"] == 0
