@@ -5,7 +5,7 @@ Everything runs on the model with the round's adapter attached. Decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,7 @@ class Examination:
             response in the pairs.
         parent: what the round began with.
         prompts: the probe texts answer these.
+        put_back: users of whom nothing is left that this round did: what they write is not asked.
     """
 
     kind: RoundKind
@@ -69,6 +70,7 @@ class Examination:
     own_references: Mapping[int, float]
     parent: ParentState
     prompts: Sequence[tuple[Message, ...]]
+    put_back: Collection[int] = ()
 
 
 def measure(
@@ -108,7 +110,10 @@ def measure(
     writers = (
         # In a vector round nobody else can write otherwise than before.
         *((None,) if examination.kind == "full" else ()),
-        *most_touched(took_part, config.gate.probe_users),
+        *most_touched(
+            [pair for pair in took_part if pair.user_id not in examination.put_back],
+            config.gate.probe_users,
+        ),
         *((absent,) if absent is not None and examination.kind == "full" else ()),
     )
     # As each is served now: a replayed pair has the words of its day, and stands behind new ones.

@@ -47,6 +47,8 @@ from trainer.user_models import UserModel, initial_users, users_from_tensors
 
 Report = Callable[[Progress], None]
 
+_TAKEN_BACK_AT_MOST = 2  # times: each lets the model write once more
+
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
@@ -86,6 +88,7 @@ class _Learnt:
     Attributes:
         before: the held-out pairs under the parent. own: the round's, before and after.
         misfits: users of whom nothing that was learnt is left.
+        taken_back: users whose own numbers are as before the round.
     """
 
     learner: Learner
@@ -94,6 +97,7 @@ class _Learnt:
     before: Sequence[PairReading]
     own: OwnPairs
     misfits: tuple[int, ...]
+    taken_back: tuple[int, ...] = ()
 
 
 def write_initial(
@@ -224,13 +228,16 @@ def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
 def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
     """The verdict; what the round did to whoever alone writes unsound texts is taken back first."""
     bounds = work.request.config.gate
+    learners = {pair.user_id for pair in work.request.pairs}
     figures, samples = _measured(work, learnt, base_texts)
-    learners = {pair.user_id for pair in work.request.pairs} - set(learnt.misfits)
-    if ill := _users_of(ill_alone(figures, bounds), learners):
+    for _ in range(_TAKEN_BACK_AT_MOST):
+        ill = _users_of(ill_alone(figures, bounds), learners)
+        if not ill:
+            break
         learnt = _taken_back(work, learnt, ill)
         figures, samples = _measured(work, learnt, base_texts)
     reasons = judge(figures, bounds)
-    counted = {"users_unlearnt": len(learnt.misfits), "users_taken_back": len(ill)}
+    counted = {"users_unlearnt": len(learnt.misfits), "users_taken_back": len(learnt.taken_back)}
     return GateReport(
         passed=not reasons,
         reasons=reasons,
@@ -254,6 +261,7 @@ def _measured(
         own_references=work.own_references,
         parent=ParentState(work.parent.version.adapter, work.users_before, work.parent.vectors),
         prompts=probe_messages(request.probe_prompts, request.pairs, config.gate.probe_prompts),
+        put_back={*learnt.misfits, *learnt.taken_back},
     )
     return measure(
         work.base, work.adapter, work.users, examination, config=config, base_texts=base_texts
@@ -273,7 +281,7 @@ def _taken_back(work: _Work, learnt: _Learnt, users: Sequence[int]) -> _Learnt:
         references=work.own_references,
         config=work.request.config,
     )
-    return replace(learnt, own=own)
+    return replace(learnt, own=own, taken_back=(*learnt.taken_back, *users))
 
 
 def _users_of(writers: Sequence[str], learners: Collection[int]) -> tuple[int, ...]:
