@@ -140,7 +140,8 @@ def run_round(
 
     What suits its user worse than nothing, even on what it was learnt from, is unlearnt before the
     gate looks. Where nothing but some learning users' own texts speaks against a round, it is taken
-    back for them. One user's noisy choices shall not keep everybody from the rest.
+    back for them, unless nobody else learnt. One user's noisy choices shall not keep everybody from
+    the rest.
 
     Args:
         report: called between steps, on this thread.
@@ -228,11 +229,12 @@ def _learn(work: _Work, report: Report, clock: Callable[[], float]) -> _Learnt:
 def _judged(work: _Work, learnt: _Learnt, base_texts: BaseTexts) -> GateReport:
     """The verdict; what the round did to whoever alone writes unsound texts is taken back first."""
     bounds = work.request.config.gate
-    learners = {pair.user_id for pair in work.request.pairs}
+    left = {pair.user_id for pair in work.request.pairs} - {*learnt.misfits}
     figures, samples = _measured(work, learnt, base_texts)
     for _ in range(_TAKEN_BACK_AT_MOST):
-        ill = _users_of(ill_alone(figures, bounds), learners)
-        if not ill:
+        ill = _users_of(ill_alone(figures, bounds), left)
+        left.difference_update(ill)
+        if not ill or not left:  # a round of which nothing is left is refused
             break
         learnt = _taken_back(work, learnt, ill)
         figures, samples = _measured(work, learnt, base_texts)

@@ -273,12 +273,14 @@ def test_for_whom_alone_writes_unsound_texts_the_round_is_taken_back(
         assert torch.equal(old_state[name], new_state[name])
 
 
-def test_nothing_is_taken_back_for_the_texts_of_one_who_did_not_take_part(
+@pytest.mark.parametrize("ill", [("user 2", "user 99"), ("user 1", "user 2")])
+def test_nothing_is_taken_back_for_who_did_not_take_part_or_if_nothing_would_be_left(
     base: LanguageModel,
     recipe: TrainConfig,
     round_request: Request,
     monkeypatch: pytest.MonkeyPatch,
+    ill: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("trainer.round.ill_alone", lambda *_: ("user 2", "user 99"))
+    monkeypatch.setattr("trainer.round.ill_alone", lambda *_: ill)
     done = run(base, round_request(config=recipe))
     assert done.gate.figures["users_taken_back"] == 0

@@ -9,7 +9,7 @@ import pytest
 from backend.web import SESSION_COOKIE
 from tests.backend.people import GOOD
 from tests.conftest import Clock
-from tests.ui.visiting import Site, who
+from tests.ui.visiting import Site, text, who
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_signing_in_ends_the_session_before_it(site: Site) -> None:
     attacker.post("/guest")
     planted = attacker.cookies[SESSION_COOKIE]
     victim.cookies.set(SESSION_COOKIE, planted, domain="testserver.local", path="/")
-    victim.post("/login", data={"username": "mara", "password": GOOD})
+    form = {"username": "mara", "password": GOOD}
+    assert "leaves them behind" in text(victim.post("/login", data=form))
+    victim.post("/login", data={**form, "leaving": "yes"})
     assert victim.cookies[SESSION_COOKIE] != planted
     assert who(victim) is not None
     assert who(attacker) is None

@@ -181,7 +181,7 @@ def test_figures_curve_users_and_versions(
     expect(versions).to_have_count(4)
     expect(versions.last).to_contain_text("1, 1, 1, 0")
     researcher.locator("#lab-evidence summary").first.click()
-    expect(researcher.locator("#lab-evidence")).to_contain_text("the user had no vector yet")
+    expect(researcher.locator("#lab-evidence")).to_contain_text("had no vector, no profile")
     expect(researcher.locator("#lab-users")).to_contain_text("01 Jan 12:0")
     for wide in ("#lab-users .block.table", "#lab-rounds .block.table"):
         cut = researcher.locator(wide).evaluate("table => table.scrollWidth > table.clientWidth")
