@@ -179,7 +179,7 @@ def users_table(rows: Iterable[UserEvidence]) -> str:
 def versions_table(rows: Iterable[VersionEvidence]) -> str:
     """Figures per version; blind comparisons without a vector stand apart."""
     return tables.table(
-        ("Version>", "Of", *_HEADINGS, "Before anything personal: won, lost, tied, both bad>"),
+        ("Version>", "Of", *_HEADINGS, "The same, not personal yet>"),
         (
             (
                 str(row.version_id),
