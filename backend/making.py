@@ -186,10 +186,11 @@ class Maker:
         To begin with one that others judge too; later, now and then, an earlier one of their own.
         """
         live = self._engine.live_version
+        under_way = [making.prompt.prompt_id for making in self.under_way(user_id)]
         if (
             self._shared is not None
             and live is not None
-            and self._shared.hand_over(user_id, live.version_id)
+            and self._shared.hand_over(user_id, live.version_id, under_way)
         ):
             return True
         return self._repeats is not None and self._repeats.hand_over(user_id)

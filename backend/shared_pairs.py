@@ -10,7 +10,7 @@ Knows nothing of pages, engines and styles.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from backend.repeats import copy_comparison
@@ -45,16 +45,17 @@ class SharedPairs:
         with self._database.read() as session:
             return queries.count_comparisons(session, user_id) < self._first
 
-    def hand_over(self, user_id: int, version_id: int) -> bool:
+    def hand_over(self, user_id: int, version_id: int, under_way: Collection[int] = ()) -> bool:
         """Store a copy of somebody's shared pair, not shown yet, for this user if there is one.
 
         Args:
             version_id: only pairs this version made are handed over.
+            under_way: prompts that are being answered for this user: nobody gets one twice.
         """
         if not self.begins(user_id):
             return False
         with self._database.write() as session:
-            original = queries.shared_comparison(session, user_id, version_id)
+            original = queries.shared_comparison(session, user_id, version_id, under_way)
             if original is None:
                 return False
             turned = self._rng.random() < 0.5

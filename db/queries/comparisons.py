@@ -147,10 +147,12 @@ def count_comparisons(session: Session, user_id: int) -> int:
     return session.scalar(statement) or 0
 
 
-def shared_comparison(session: Session, user_id: int, version_id: int) -> Comparison | None:
+def shared_comparison(
+    session: Session, user_id: int, version_id: int, under_way: Collection[int] = ()
+) -> Comparison | None:
     """The oldest pair this version made under e₀, in two styles, on a prompt still asked.
 
-    New to this user, and not refused in another wording.
+    New to this user, not `under_way`, and not refused in another wording.
     """
     own = aliased(Comparison)
     personal = exists().where(
@@ -174,6 +176,7 @@ def shared_comparison(session: Session, user_id: int, version_id: int) -> Compar
             _made_by(version_id),
             ~personal,
             ~exists().where(own.user_id == user_id, own.prompt_id == Comparison.prompt_id),
+            Comparison.prompt_id.not_in(under_way),
         )
         .order_by(Comparison.id)
         .limit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import select
 
 from backend.comparison_views import ComparisonView
 from backend.plans import Shares
+from backend.shared_pairs import SharedPairs
 from backend.styles import load_styles
 from db.models import Comparison, Response
 from db.queries.comparisons import judged_texts
@@ -100,6 +102,19 @@ def test_a_beginner_gets_the_pair_somebody_else_has_judged(make_house: MakeHouse
             assert getattr(response, kept) == getattr(original, kept)
     # Nobody gets a pair twice: his next one is new, and it is hers next.
     assert judge(house, ben).prompt == judge(house, mia).prompt != hers.prompt
+
+
+def test_a_prompt_that_is_being_answered_is_not_handed_on_as_well(make_house: MakeHouse) -> None:
+    house = make_house(shared_pairs=2)
+    mia, ben = house.user("mia"), house.user("ben")
+    hers = judge(house, mia)
+    with house.database.read() as session:
+        prompt = session.get_one(Comparison, hers.comparison_id).prompt_id
+    assert house.engine.live_version is not None
+    version = house.engine.live_version.version_id
+    shared = SharedPairs(house.database, first=2, clock=house.clock, rng=random.Random(5))
+    assert not shared.hand_over(ben, version, [prompt])
+    assert shared.hand_over(ben, version, [prompt + 1])
 
 
 def test_after_the_first_pairs_everyone_gets_pairs_of_their_own(make_house: MakeHouse) -> None:
