@@ -282,7 +282,7 @@ def bank_prompt(database: Database, maker: Maker, user_id: int, rng: random.Rand
     Raises:
         Unavailable: the bank is empty.
     """
-    taken = [making.prompt.prompt_id for making in maker.under_way(user_id)]
+    taken = maker.prompts_under_way(user_id)
     with database.read() as session:
         prompt = session.get_one(Prompt, prompts.next_prompt_id(session, user_id, taken, rng))
         return _prompt_text(prompt)

@@ -168,6 +168,10 @@ class Maker:
         with self._lock:
             return tuple(self._under_way.get(user_id, ()))
 
+    def prompts_under_way(self, user_id: int) -> list[int]:
+        """Ids of the prompts that are being answered for this user."""
+        return [making.prompt.prompt_id for making in self.under_way(user_id)]
+
     def find(self, user_id: int, key: int) -> Making | None:
         """The user's comparison of that key, if it is being made or was a moment ago."""
         with self._lock:
@@ -186,11 +190,10 @@ class Maker:
         To begin with one that others judge too; later, now and then, an earlier one of their own.
         """
         live = self._engine.live_version
-        under_way = [making.prompt.prompt_id for making in self.under_way(user_id)]
         if (
             self._shared is not None
             and live is not None
-            and self._shared.hand_over(user_id, live.version_id, under_way)
+            and self._shared.hand_over(user_id, live.version_id, self.prompts_under_way(user_id))
         ):
             return True
         return self._repeats is not None and self._repeats.hand_over(user_id)

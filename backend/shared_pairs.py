@@ -45,7 +45,7 @@ class SharedPairs:
         with self._database.read() as session:
             return queries.count_comparisons(session, user_id) < self._first
 
-    def hand_over(self, user_id: int, version_id: int, under_way: Collection[int] = ()) -> bool:
+    def hand_over(self, user_id: int, version_id: int, under_way: Collection[int]) -> bool:
         """Store a copy of somebody's shared pair, not shown yet, for this user if there is one.
 
         Args:

@@ -181,14 +181,14 @@ class Bench:
 
 def _wanted(asked: argparse.Namespace) -> list[str]:
     """Names of candidates, those by which bounds were set first, good and bad in turn."""
-    named = [
-        [f"good-{n:03}" for n in range(asked.good)] + [f"bad-{n:03}" for n in range(asked.bad)],
-        [f"{FRESH}good-{n:03}" for n in range(asked.fresh_good)]
-        + [f"{FRESH}bad-{n:03}" for n in range(asked.fresh_bad)],
-    ]
-    return [
-        name for some in named for name in sorted(some, key=lambda name: (int(name[-3:]), name))
-    ]
+    counts = {
+        "good": asked.good,
+        "bad": asked.bad,
+        f"{FRESH}good": asked.fresh_good,
+        f"{FRESH}bad": asked.fresh_bad,
+    }
+    names = [f"{kind}-{n:03}" for kind, count in counts.items() for n in range(count)]
+    return sorted(names, key=lambda name: (is_fresh(name), int(name[-3:]), name))
 
 
 def _embedded(cache: Path) -> tuple[LanguageModel, TrainConfig, Sizes]:

@@ -20,7 +20,7 @@ from backend.engines.kernels import compiled_kernels
 from backend.engines.streaming import can_stream, stream, unstream
 from backend.persona_rules import RULES
 from backend.shipped_prompts import USUAL_ENDING, shipped, with_ending
-from benchmarks.references import reference_logps
+from benchmarks.references import base_logps
 from trainer.batching import PairRows, pair_rows
 from trainer.language_model import LanguageModel
 from trainer.probes import Probe, ProbeText, read_texts, write_texts
@@ -96,7 +96,7 @@ class World:
 
     def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
         """response_id → log π_ref, nats; no adapter may be attached."""
-        return reference_logps(self.base.model, pairs, max_tokens=self.forward_tokens)
+        return base_logps(self.base.model, pairs, max_tokens=self.forward_tokens)
 
     @torch.no_grad()
     def margins(

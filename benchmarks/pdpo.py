@@ -32,7 +32,7 @@ from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
 from benchmarks.pdpo_report import write_report
 from benchmarks.pdpo_trl import MISSING, TrlStep, installed
-from benchmarks.references import reference_logps
+from benchmarks.references import base_logps
 from trainer.adapter import AttachedAdapter, attached, initial_adapter
 from trainer.batching import PairRows
 from trainer.config import TrainConfig
@@ -90,7 +90,7 @@ class Bench:
     def references(self, pairs: Sequence[PairRows]) -> dict[int, float]:
         """response_id → log π_ref, nats."""
         with self.adapter.disabled():
-            return reference_logps(self.base.model, pairs, max_tokens=1024)
+            return base_logps(self.base.model, pairs, max_tokens=1024)
 
 
 def main() -> None:

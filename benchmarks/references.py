@@ -15,7 +15,7 @@ from trainer.scoring import response_logps
 
 
 @torch.no_grad()
-def reference_logps(
+def base_logps(
     model: PreTrainedModel, pairs: Sequence[PairRows], *, max_tokens: int
 ) -> dict[int, float]:
     """response_id → log π_ref, nats; no adapter may be at work.

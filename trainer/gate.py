@@ -15,11 +15,12 @@ The rules, for figures of the round (candidate) and of the version it started fr
 4. The round's own pairs: under a user's own vector their mean DPO loss is at most
    `max_own_over_unlearnt_nats` above that under the same vector without what was learnt for this
    user (e₀, and the styles mixed in), and at most `max_own_over_parent_nats` above the parent's,
-   for each user with at least three of them and for all together. What suits a user worse than
-   nothing, or worse than before, even on what it was learnt from, is somebody else's, or was learnt
-   the wrong way round. What suits one user worse than nothing a round unlearns by itself
-   (`trainer.round`); this refuses what went wrong otherwise. Shares of styles are not learnt from
-   likelihoods and are not judged by them here: they are the same on both sides.
+   for each user with at least three of them, and for those together who have fewer (with everybody
+   where even together they have fewer than three). What suits a user worse than nothing, or worse
+   than before, even on what it was learnt from, is somebody else's, or was learnt the wrong way
+   round. What suits one user worse than nothing a round unlearns by itself (`trainer.round`); this
+   refuses what went wrong otherwise. Shares of styles are not learnt from likelihoods and are not
+   judged by them here: they are the same on both sides.
 5. The same pairs' chosen responses: their mean log-prob per token under their users' vectors has
    not fallen more than `max_chosen_logp_drop_nats` below the reference's (likelihood
    displacement). Where at least three of them ended, what was learnt has not made the end of turn

@@ -13,6 +13,7 @@ from db.models import Choice, Comparison, Prompt, Response, UnwantedPrompt
 
 # Verdicts that count as a choice; `skip` says nothing, `withdrawn` takes one back.
 COUNTED = ("a", "b", "tie", "both_bad")
+PAIR_VERDICTS = ("a", "b")
 _NEWEST = 500  # choices that a taste is read from; tastes change, and reading takes time
 
 
@@ -64,6 +65,16 @@ def repeated() -> ColumnElement[bool]:
     """True for a choice on a repeat of an earlier comparison: nothing may learn from it."""
     repeats = select(Comparison.id).where(Comparison.repeat_of_id.is_not(None))
     return Choice.comparison_id.in_(repeats)
+
+
+def learnable() -> tuple[ColumnElement[bool], ...]:
+    """Conditions of a choice, and its comparison, that a round and a taste may learn from."""
+    return (
+        Choice.verdict.in_(PAIR_VERDICTS),
+        Comparison.purpose != "blind",
+        ~repeated(),
+        effective(),
+    )
 
 
 def _whole(statement: Select[Comparison]) -> Select[Comparison]:
@@ -189,8 +200,6 @@ def judged_texts(
 ) -> list[tuple[str, str]]:
     """(text preferred, text passed over) of this user's newest standing choices, oldest first.
 
-    Blind pairs and repeats are left out: nothing learns from them.
-
     Args:
         further: conditions on the choice.
     """
@@ -210,14 +219,7 @@ def judged_texts(
             other,
             and_(other.comparison_id == Choice.comparison_id, other.side != preferred.side),
         )
-        .where(
-            Choice.user_id == user_id,
-            Choice.verdict.in_(("a", "b")),
-            Comparison.purpose != "blind",
-            ~repeated(),
-            effective(),
-            *further,
-        )
+        .where(Choice.user_id == user_id, *learnable(), *further)
         .order_by(Choice.id.desc())
         .limit(_NEWEST)
     )

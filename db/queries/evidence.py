@@ -33,10 +33,9 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective, repeated
+from db.queries.comparisons import COUNTED, PAIR_VERDICTS, effective, repeated
 from db.queries.rounds import consumed, made_with, scored, trained_on
 
-PAIR_VERDICTS = ("a", "b")
 # Pairs count as of one length when their token counts differ by at most this share of the longer.
 LENGTH_TOLERANCE = 0.1
 

@@ -20,7 +20,14 @@ from db.models import (
     User,
     Version,
 )
-from db.queries.comparisons import COUNTED, effective, judged_texts, repeated
+from db.queries.comparisons import (
+    COUNTED,
+    PAIR_VERDICTS,
+    effective,
+    judged_texts,
+    learnable,
+    repeated,
+)
 from db.queries.users import erased
 
 _CONSUMING = ("new", "held_out", "no_pair")
@@ -76,7 +83,7 @@ def trained_on() -> ColumnElement[bool]:
 def _may_be_used(unscored_until: datetime) -> ColumnElement[bool]:
     """True for a choice that needs no prequential score, has one, or has waited long enough."""
     return or_(
-        Choice.verdict.not_in(("a", "b")),
+        Choice.verdict.not_in(PAIR_VERDICTS),
         repeated(),
         Choice.created_at <= unscored_until,
         scored(),
@@ -128,8 +135,7 @@ def teaches(session: Session, identity: str) -> bool:
     statement = (
         select(Choice.id)
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(("a", "b")), Comparison.purpose != "blind", ~repeated())
-        .where(effective(), ~consumed(), made_with(identity))
+        .where(*learnable(), ~consumed(), made_with(identity))
         .limit(1)
     )
     return session.scalar(statement) is not None
@@ -179,7 +185,7 @@ def _effective_pairs(identity: str) -> Select[Choice]:
     return (
         select(Choice)
         .join(Comparison, Comparison.id == Choice.comparison_id)
-        .where(Choice.verdict.in_(("a", "b")), effective(), ~repeated(), made_with(identity))
+        .where(Choice.verdict.in_(PAIR_VERDICTS), effective(), ~repeated(), made_with(identity))
     )
 
 

@@ -18,6 +18,7 @@ from backend.engines.base import Priority, Sampling
 from backend.engines.echo import EchoEngine
 from backend.making import Maker
 from backend.plans import Shares
+from backend.prefetch import Prefetcher
 from backend.repeats import Repeats
 from backend.shared_pairs import SharedPairs
 from backend.styles import Style
@@ -110,6 +111,19 @@ def open_house(
     finally:
         engine.close()
         maker.close()
+
+
+def prefetcher_of(house: House, *, target: int = 1, gives_way_s: float = 0.0) -> Prefetcher:
+    """What makes this house's pairs ahead of time; to be closed before the house is."""
+    return Prefetcher(
+        house.database,
+        house.engine,
+        house.maker,
+        target=target,
+        clock=house.clock,
+        rng=random.Random(5),
+        gives_way_s=gives_way_s,
+    )
 
 
 def last(views: Iterator[ComparisonView]) -> ComparisonView:

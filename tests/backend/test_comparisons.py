@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,12 +12,11 @@ from sqlalchemy import select, update
 
 from backend.engines.base import EngineClosed
 from backend.errors import AttuneError, Conflict, InvalidInput, NotFound, Unavailable
-from backend.prefetch import Prefetcher
 from db.models import Choice, Comparison, Prompt, Response
 from db.queries import comparisons as queries
 from db.session import Database
 from dev.waiting import wait_for
-from tests.backend.echo_house import House, comparison_id, last, open_house
+from tests.backend.echo_house import House, comparison_id, last, open_house, prefetcher_of
 from tests.conftest import Clock
 
 
@@ -257,9 +255,7 @@ def test_prefetched_pairs_are_there_at_once_and_replaced_after_a_swap(
         wanted[0](user)
 
     with open_house(database, clock, tmp_path, take) as house:
-        prefetcher = Prefetcher(
-            database, house.engine, house.maker, target=2, clock=clock, rng=random.Random(5)
-        )
+        prefetcher = prefetcher_of(house, target=2, gives_way_s=0.3)
         wanted.append(prefetcher.wanted)
         house.versions.on_swap(prefetcher.look_again)
         user = house.user("mia")
@@ -284,15 +280,7 @@ def test_pairs_ahead_wait_until_the_page_is_drawn(
     database: Database, clock: Clock, tmp_path: Path
 ) -> None:
     with open_house(database, clock, tmp_path, lambda user: None) as house:
-        prefetcher = Prefetcher(
-            database,
-            house.engine,
-            house.maker,
-            target=1,
-            clock=clock,
-            rng=random.Random(5),
-            gives_way_s=60.0,
-        )
+        prefetcher = prefetcher_of(house, gives_way_s=60.0)
         user = house.user("mia")
         prefetcher.wanted(user)
         with pytest.raises(TimeoutError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,11 @@ from sqlalchemy.orm import Session
 from backend.engines.base import GenerationRequest, Priority
 from backend.engines.echo import EchoEngine
 from backend.engines.generation import RunningGeneration
-from backend.prefetch import Prefetcher
 from db.models import Comparison
 from db.queries import comparisons as queries
 from db.session import Database
 from dev.waiting import wait_for
-from tests.backend.echo_house import open_house
+from tests.backend.echo_house import open_house, prefetcher_of
 from tests.conftest import Clock
 
 
@@ -42,15 +40,7 @@ def test_a_prompt_that_does_not_fit_keeps_nobody_else_waiting(
     with open_house(database, clock, tmp_path, engine=engine) as house:
         wordy, other = house.user("mia"), house.user("ben")
         engine.narrow_for = wordy
-        prefetcher = Prefetcher(
-            database,
-            engine,
-            house.maker,
-            target=1,
-            clock=clock,
-            rng=random.Random(5),
-            gives_way_s=0.0,
-        )
+        prefetcher = prefetcher_of(house)
         prefetcher.wanted(wordy)
         wait_for(lambda: f"prefetch for user {wordy} put off" in caplog.text)
         prefetcher.wanted(other)
@@ -75,15 +65,7 @@ def test_a_visit_has_nobody_elses_pairs_looked_at_and_a_swap_everybodys(
     monkeypatch.setattr(queries, "count_prefetched", note)
     with open_house(database, clock, tmp_path) as house:
         first, second = house.user("mia"), house.user("ben")
-        prefetcher = Prefetcher(
-            database,
-            house.engine,
-            house.maker,
-            target=1,
-            clock=clock,
-            rng=random.Random(5),
-            gives_way_s=0.0,
-        )
+        prefetcher = prefetcher_of(house)
         for user in (first, second):
             prefetcher.wanted(user)
             # Once for the visit, once more when the pair is there.

@@ -20,6 +20,7 @@ from db.models import Promotion, TrainerLease, Version
 from db.queries import rounds as queries
 from db.session import Database
 from dev.waiting import wait_for
+from tests.backend.echo_house import House as EchoHouse
 from tests.backend.echo_house import open_house
 from tests.backend.house import CONFIG, IDENTITY, House
 from tests.conftest import Clock
@@ -106,16 +107,21 @@ def test_a_version_that_is_not_there_whole_is_not_said_to_be_live(
     assert newest.version_id == second  # other processes, which may find it, have nothing to follow
 
 
+def another_version(house: EchoHouse, folder: Path) -> int:
+    """A version that is to go live, and the house's engine not on it yet."""
+    house.engine.write_initial(folder)
+    with house.database.write() as session:
+        return house.versions.promote(
+            session, folder.name, house.engine.model_identity, cause="round", round_id=None
+        ).id
+
+
 def test_a_version_that_cannot_be_read_now_is_passed_over_and_not_marked(
     database: Database, clock: Clock, tmp_path: Path
 ) -> None:
     with open_house(database, clock, tmp_path) as house:
         first = house.engine.live_version
-        house.engine.write_initial(tmp_path / "second")
-        with database.write() as session:
-            second = house.versions.promote(
-                session, "second", house.engine.model_identity, cause="round", round_id=None
-            ).id
+        second = another_version(house, tmp_path / "second")
         manifest, away = tmp_path / "second" / MANIFEST, tmp_path / "away"
         manifest.rename(away)
         manifest.mkdir()  # root may read every file, but no folder as one
@@ -134,12 +140,7 @@ def test_a_version_that_is_found_again_can_be_rolled_back_to_at_once(
     database: Database, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_house(database, clock, tmp_path) as house:
-        identity, admin = house.engine.model_identity, house.user("mia")
-        house.engine.write_initial(tmp_path / "second")
-        with database.write() as session:
-            second = house.versions.promote(
-                session, "second", identity, cause="round", round_id=None
-            ).id
+        admin, second = house.user("mia"), another_version(house, tmp_path / "second")
         for path in tmp_path.glob("initial-*"):
             shutil.rmtree(path)
         (tmp_path / "second").rename(tmp_path / "away")

@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from benchmarks.pdpo_pairs import USERS, Lengths, made_up_pairs
 from benchmarks.pdpo_peers import AuthorsScheme
-from benchmarks.references import reference_logps
+from benchmarks.references import base_logps
 from tests.trainer.conftest import base, tokenizer  # noqa: F401 - fixtures
 from trainer.adapter import attached, initial_adapter
 from trainer.config import TrainConfig
@@ -43,7 +43,7 @@ def steps(base: LanguageModel, config: TrainConfig, count: int) -> tuple[Step, S
     pairs = made_up_pairs(
         base, count=count, prefix_tokens=config.prefix_tokens, lengths=SHORT, seed=1
     )
-    references = reference_logps(base.model, pairs, max_tokens=500)
+    references = base_logps(base.model, pairs, max_tokens=500)
     tensors = initial_users(base.model, base.tokenizer, config).tensors()
     tensors["generic"] = tensors["generic"].to(base.model.dtype)
     users = users_from_tensors("individual", tensors, range(1, USERS + 1), base.device)
